@@ -1,0 +1,49 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// Settings, once. Product code compiles with strict memory safety; tests do not, because the expansion of `#expect`
+// does not pass it. Generated protobuf code takes neither.
+let strict: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+    .enableExperimentalFeature("Lifetimes"),
+]
+let testing: [SwiftSetting] = [
+    .swiftLanguageMode(.v6),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("MemberImportVisibility"),
+    .enableUpcomingFeature("NonisolatedNonsendingByDefault"),
+]
+
+let package = Package(
+    name: "cistern",
+    products: [
+        .library(name: "CisternPrimitives", targets: ["CisternPrimitives"])
+    ],
+    dependencies: [],
+    targets: [
+        // Tier 0: C
+        .target(name: "CCisternShims"),
+        .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+        .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
+
+        // Tier 1
+        .target(name: "CisternPrimitives", dependencies: ["CCisternShims"], swiftSettings: strict),
+
+        // Tier 2
+        .target(name: "CisternFileSystem", dependencies: ["CisternPrimitives", "CCisternShims"], swiftSettings: strict),
+
+        // Tier 3
+        .target(name: "CisternLSM", dependencies: ["CisternPrimitives", "CisternFileSystem"], swiftSettings: strict),
+
+        // Tests
+        .testTarget(
+            name: "CisternPrimitivesTests", dependencies: ["CisternPrimitives"], swiftSettings: testing),
+    ]
+)

@@ -1,0 +1,11 @@
+// The few C lines Swift cannot write: hardware CRC-32C and system calls the Glibc module hides.
+#ifndef CISTERN_SHIMS_H
+#define CISTERN_SHIMS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+// CRC-32C (Castagnoli) of `length` bytes, continuing from `crc` (0 to start). Uses SSE4.2 where the CPU has it.
+uint32_t cistern_crc32c(uint32_t crc, const void *bytes, size_t length);
+
+#endif

@@ -1,0 +1,16 @@
+internal import Glibc
+
+extension FileError {
+    public var description: String {
+        switch reason {
+        case .errno(let code):
+            "cannot \(operation) \(path): \(unsafe String(cString: strerror(code))) (errno \(code))"
+        case .endOfFile: "cannot \(operation) \(path): the file ends before the bytes that were asked for"
+        case .tooLarge(let limit): "cannot \(operation) \(path): the file is larger than the limit of \(limit) bytes"
+        case .locked: "cannot \(operation) \(path): another process holds it; stop that process first"
+        }
+    }
+
+    /// True when the disk is full or a quota is reached.
+    public var isOutOfSpace: Bool { reason == .errno(ENOSPC) || reason == .errno(EDQUOT) }
+}

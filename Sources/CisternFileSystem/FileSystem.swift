@@ -1,0 +1,69 @@
+// Every file system call of the product goes through these protocols. The Linux implementation is `PosixFileSystem`; tests
+// use one in memory that loses unsynced bytes, tears writes and fails on demand.
+//
+// All calls block: never call them on an event loop except `pread` of a table.
+
+package protocol FileSystem: Sendable {
+    /// Creates the directory and its parents; fine when it exists.
+    func createDirectory(_ path: String) throws(FileError)
+    /// Names (not paths) in a directory, in no order.
+    func list(_ path: String) throws(FileError) -> [String]
+    func exists(_ path: String) -> Bool
+    func size(_ path: String) throws(FileError) -> UInt64
+    /// A new empty file for appending; fails when it exists.
+    func createAppend(_ path: String) throws(FileError) -> any AppendFile
+    func openRead(_ path: String) throws(FileError) -> any RandomReadFile
+    /// Reads a whole file; refuses more than `limit` bytes.
+    func readAll(_ path: String, limit: Int) throws(FileError) -> [UInt8]
+    func rename(_ from: String, to: String) throws(FileError)
+    func remove(_ path: String) throws(FileError)
+    /// Cuts the file to `size` bytes and syncs it.
+    func truncate(_ path: String, to size: UInt64) throws(FileError)
+    /// Makes creations, renames and removals in a directory durable.
+    func syncDirectory(_ path: String) throws(FileError)
+    /// Takes the lock file for this process until the returned object is released; fails at once when another holds it.
+    func lock(_ path: String) throws(FileError) -> any DirectoryLock
+}
+
+/// Append only. Owned by one thread at a time.
+package protocol AppendFile: AnyObject, Sendable {
+    var path: String { get }
+    /// Bytes appended so far.
+    var size: UInt64 { get }
+    func append(_ bytes: UnsafeRawBufferPointer) throws(FileError)
+    /// Data and size are durable when this returns. After a failure the file must not be used again.
+    func sync() throws(FileError)
+    /// Idempotent.
+    func close()
+}
+
+/// Positioned reads from any thread.
+package protocol RandomReadFile: AnyObject, Sendable {
+    var path: String { get }
+    var size: UInt64 { get }
+    /// Fills `buffer` from `offset`; throws `FileError` with `endOfFile` when the file ends first.
+    func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(FileError)
+}
+
+package protocol DirectoryLock: AnyObject, Sendable {
+    func release()
+}
+
+/// A file system call that failed: what was attempted, on what, and what was found.
+public struct FileError: Error, Equatable, Sendable, CustomStringConvertible {
+    public enum Reason: Equatable, Sendable {
+        case errno(Int32)
+        case endOfFile
+        case tooLarge(limit: Int)
+        case locked
+    }
+    public let operation: String
+    public let path: String
+    public let reason: Reason
+
+    public init(operation: String, path: String, reason: Reason) {
+        self.operation = operation
+        self.path = path
+        self.reason = reason
+    }
+}

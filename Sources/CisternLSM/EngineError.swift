@@ -1,0 +1,22 @@
+// The typed error of the engine. Expected outcomes (absent, duplicate, busy) are return values, not errors.
+
+public import CisternFileSystem
+public import CisternPrimitives
+
+public enum EngineError: Error, Equatable, Sendable {
+    /// Bytes on disk that are not what was written.
+    case corruption(CorruptionError)
+    /// A file system call failed. A full disk is `reason == .errno(ENOSPC)`.
+    case file(FileError)
+    /// The tree takes no writes until its log and a flush work again; `cause` says why it stopped.
+    case readOnly(tree: String, cause: String)
+    /// A key, value or batch outside the named limits or the tree's key-group range.
+    case invalidEntry(detail: String)
+    /// The batch skips sequence numbers: batches were lost between writer and tree.
+    case sequenceGap(expected: UInt64, found: UInt64)
+    /// The writer's epoch is not the tree's newest.
+    case fenced(current: UInt64, found: UInt64)
+    case closed(tree: String)
+    /// A format version this program does not know, or a setting that cannot work.
+    case unsupported(detail: String)
+}

@@ -1,0 +1,55 @@
+# What people and CI run. `make run` and `make test` share one release build; both install what Debian packages are missing.
+
+CONFIGURATION := release
+SWIFT := swift
+BUILD := .build/$(CONFIGURATION)
+# Everything that is formatted and linted.
+SOURCES := Package.swift Sources Tests Examples $(wildcard Benchmarks)
+
+.PHONY: help run test lint format layers protos soak clean build tests packages packages-test packages-protos
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: packages build ## the flights job: a state server, workers, a kill, a restore, the tables. ARGS="--help" lists its options
+	@$(BUILD)/cistern example flights $(ARGS)
+
+test: packages-test tests ## all tests, release build
+	$(SWIFT) test -c $(CONFIGURATION) --skip-build
+
+lint: ## swift format, strict
+	$(SWIFT) format lint --strict --parallel -r $(SOURCES)
+
+layers: ## who may import whom
+	@.ci/check-layers
+
+format: ## formats the sources in place
+	$(SWIFT) format -i --parallel -r $(SOURCES)
+
+protos: packages-protos ## generates Sources/CisternWireMessages from proto-spec
+	protoc --proto_path=proto-spec --swift_out=Visibility=Package:Sources/CisternWireMessages proto-spec/cistern/*.proto
+
+soak: packages build ## the flights job again and again with both kills, until one fails or SOAK_RUNS are done
+	@for run in $$(seq $${SOAK_RUNS:-20}); do \
+	  echo "soak run $$run"; \
+	  $(BUILD)/cistern example flights --kill-server --plain $(ARGS) >$(BUILD)/soak.log 2>&1 || { cat $(BUILD)/soak.log; exit 1; }; \
+	done
+
+clean: ## removes the build
+	rm -rf .build
+
+build:
+	$(SWIFT) build -c $(CONFIGURATION) --product cistern
+
+tests:
+	$(SWIFT) build -c $(CONFIGURATION) --build-tests
+
+packages:
+	@.ci/install-packages libzstd-dev liblz4-dev pkg-config
+
+packages-test:
+	@.ci/install-packages libzstd-dev liblz4-dev pkg-config sqlite3
+
+packages-protos:
+	@.ci/install-packages protobuf-compiler
+	@command -v protoc-gen-swift >/dev/null || { echo "protoc-gen-swift is missing: build it from apple/swift-protobuf"; exit 1; }

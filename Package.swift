@@ -37,12 +37,22 @@ let package = Package(
         .target(name: "CisternPrimitives", dependencies: ["CCisternShims"], swiftSettings: strict),
 
         // Tier 2
-        .target(name: "CisternFileSystem", dependencies: ["CisternPrimitives", "CCisternShims"], swiftSettings: strict),
+        .target(
+            name: "CisternFileSystem", dependencies: ["CisternPrimitives", "CCisternShims"], swiftSettings: strict),
 
         // Tier 3
         .target(name: "CisternLSM", dependencies: ["CisternPrimitives", "CisternFileSystem"], swiftSettings: strict),
 
+        // Examples
+        .target(
+            name: "FlightsExample",
+            dependencies: ["CZstd"],
+            path: "Examples/flights",
+            exclude: ["README.md", "truth.sql", "flights.csv.zst"],
+            swiftSettings: strict),
+
         // Tests
+        .testTarget(name: "FlightsExampleTests", dependencies: ["FlightsExample", "CZstd"], swiftSettings: testing),
         .testTarget(
             name: "CisternPrimitivesTests", dependencies: ["CisternPrimitives"], swiftSettings: testing),
     ]

@@ -39,6 +39,8 @@ let package = Package(
         // Tier 2
         .target(
             name: "CisternFileSystem", dependencies: ["CisternPrimitives", "CCisternShims"], swiftSettings: strict),
+        .target(
+            name: "CisternCompression", dependencies: ["CisternPrimitives", "CZstd", "CLZ4"], swiftSettings: strict),
 
         // Tier 3
         .target(name: "CisternLSM", dependencies: ["CisternPrimitives", "CisternFileSystem"], swiftSettings: strict),
@@ -55,5 +57,8 @@ let package = Package(
         .testTarget(name: "FlightsExampleTests", dependencies: ["FlightsExample", "CZstd"], swiftSettings: testing),
         .testTarget(
             name: "CisternPrimitivesTests", dependencies: ["CisternPrimitives"], swiftSettings: testing),
+        .testTarget(
+            name: "CisternCompressionTests", dependencies: ["CisternCompression", "CisternPrimitives"],
+            swiftSettings: testing),
     ]
 )

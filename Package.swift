@@ -24,9 +24,12 @@ let testing: [SwiftSetting] = [
 let package = Package(
     name: "cistern",
     products: [
-        .library(name: "CisternPrimitives", targets: ["CisternPrimitives"])
+        .library(name: "CisternPrimitives", targets: ["CisternPrimitives"]),
+        .executable(name: "cistern", targets: ["cistern"]),
     ],
-    dependencies: [],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
+    ],
     targets: [
         // Tier 0: C
         .target(name: "CCisternShims"),
@@ -53,6 +56,17 @@ let package = Package(
             exclude: ["README.md", "truth.sql", "flights.csv.zst"],
             swiftSettings: strict),
 
+        // Tier 5
+        .target(
+            name: "CisternServer", dependencies: ["CisternPrimitives", "CisternFileSystem", "CisternLSM"],
+            swiftSettings: strict),
+
+        // Programs
+        .executableTarget(
+            name: "cistern",
+            dependencies: ["CisternServer", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            swiftSettings: strict),
+
         // Tests
         .testTarget(name: "FlightsExampleTests", dependencies: ["FlightsExample", "CZstd"], swiftSettings: testing),
         .testTarget(
@@ -60,5 +74,7 @@ let package = Package(
         .testTarget(
             name: "CisternCompressionTests", dependencies: ["CisternCompression", "CisternPrimitives"],
             swiftSettings: testing),
+        .testTarget(
+            name: "CisternServerTests", dependencies: ["CisternServer", "cistern"], swiftSettings: testing),
     ]
 )

@@ -1,0 +1,110 @@
+// The catalog of a data directory: what `CatalogState` says, made durable before it is seen.
+//
+// Threading: reads from any thread (one lock, no I/O under it); changes on the server's blocking lane only, one at a time,
+// because each writes and syncs a file. The file is replaced by rename, so a crash leaves the old one or the new one.
+
+package import CisternFileSystem
+package import CisternPrimitives
+internal import Synchronization
+
+package enum CatalogError: Error, Sendable {
+    case refused(CatalogRefusal)
+    case file(FileError)
+    case corruption(CorruptionError)
+}
+
+package final class Catalog: Sendable {
+    package static let fileName = "catalog"
+
+    private let directory: String
+    private let fileSystem: any FileSystem
+    /// Replaced as a whole after the file is durable.
+    private let state: Mutex<CatalogState>
+
+    private var path: String { directory + "/" + Catalog.fileName }
+    private var temporaryPath: String { path + ".new" }
+
+    /// Reads the catalog, or makes one with the identity `newServerID` in a directory that has none.
+    package init(
+        directory: String, fileSystem: any FileSystem, newServerID: @autoclosure () -> [UInt8]
+    ) throws(CatalogError) {
+        self.directory = directory
+        self.fileSystem = fileSystem
+        let path = directory + "/" + Catalog.fileName
+        guard fileSystem.exists(path) else {
+            state = Mutex(CatalogState(serverID: newServerID()))
+            try store(current)
+            return
+        }
+        state = Mutex(try Catalog.read(path, fileSystem))
+    }
+
+    private static func read(_ path: String, _ fileSystem: any FileSystem) throws(CatalogError) -> CatalogState {
+        let bytes: [UInt8]
+        do throws(FileError) {
+            bytes = try fileSystem.readAll(path, limit: CatalogLimits.fileBytesMax)
+        } catch {
+            throw .file(error)
+        }
+        do throws(CorruptionError) {
+            return try CatalogFormat.decode(bytes, source: path)
+        } catch {
+            throw .corruption(error)
+        }
+    }
+
+    package var current: CatalogState { state.withLock { $0 } }
+
+    package var serverID: String { hexadecimal(state.withLock { $0.serverID }) }
+
+    package func store(named name: String) -> CatalogStore? { state.withLock { $0.store(name) } }
+
+    /// Applies a change and returns its result when the change is durable. A change that changes nothing writes nothing.
+    /// After an error the catalog is what it was.
+    ///
+    /// - Precondition: called on the blocking lane, which runs one change at a time.
+    package func change<Result>(
+        _ body: (inout CatalogState) throws(CatalogRefusal) -> Result
+    ) throws(CatalogError) -> Result {
+        let before = current
+        var next = before
+        let result: Result
+        do throws(CatalogRefusal) {
+            result = try body(&next)
+        } catch {
+            throw .refused(error)
+        }
+        if next == before { return result }
+        try store(next)
+        state.withLock { $0 = next }
+        return result
+    }
+
+    private func store(_ next: CatalogState) throws(CatalogError) {
+        let bytes = CatalogFormat.encode(next)
+        do throws(FileError) {
+            // A leftover of an attempt that failed half-way.
+            if fileSystem.exists(temporaryPath) { try fileSystem.remove(temporaryPath) }
+            let file = try fileSystem.createAppend(temporaryPath)
+            defer { file.close() }
+            try append(bytes, to: file)
+            try file.sync()
+            try fileSystem.rename(temporaryPath, to: path)
+            try fileSystem.syncDirectory(directory)
+        } catch {
+            throw .file(error)
+        }
+    }
+
+    private func append(_ bytes: [UInt8], to file: any AppendFile) throws(FileError) {
+        let failure: FileError? = unsafe bytes.withUnsafeBytes { raw in
+            do throws(FileError) {
+                unsafe try file.append(raw)
+                return nil
+            } catch {
+                return error
+            }
+        }
+        if let failure { throw failure }
+    }
+}

@@ -1,0 +1,123 @@
+// What a state server can be told, and which combinations cannot work. The texts and names are in `ServerOption`.
+
+internal import CisternPrimitives
+
+/// When a write is acknowledged, and what a crash may lose.
+package enum LogRule: String, Sendable, CaseIterable {
+    /// After the log is synced: a crash of the machine loses nothing acknowledged.
+    case synced
+    /// After the log is written: a crash of the process loses nothing acknowledged, a crash of the machine may.
+    case buffered
+    /// At once: after a crash, restore from a checkpoint.
+    case off
+}
+
+package struct ServerConfiguration: Equatable, Sendable {
+    package var dataDirectory = ""
+    /// `HOST:PORT` or `unix:/PATH`; port 0 takes a free one.
+    package var listen = ["127.0.0.1:7070"]
+    package var allowRemote = false
+    package var eventLoops = 2
+    package var log = LogRule.synced
+    package var memtableBytes = 64 << 20
+    package var blockCacheBytes = 256 << 20
+    package var blockBytes = 4096
+    package var filterBitsPerKey = 10
+    package var frameBytesMax = (16 << 20) + (64 << 10)
+    package var connectionRequestsMax = 1024
+    package var connectionBytesMax = 64 << 20
+    package var drainMilliseconds = 10_000
+    package var idleTreeMilliseconds = 60_000
+    package var logLevel = "info"
+
+    package init() {}
+
+    /// Why the settings cannot work together, or nil.
+    package func firstProblem() -> String? {
+        if dataDirectory.isEmpty {
+            return "no data directory is given: set it with --data DIR, CISTERN_DATA or \"data = DIR\" in the file"
+        }
+        return listenProblem() ?? sizesProblem()
+    }
+
+    private func listenProblem() -> String? {
+        if listen.isEmpty { return "listen is empty: give at least one HOST:PORT or unix:/PATH" }
+        var seen: Set<String> = []
+        for text in listen {
+            guard let address = ListenAddress(text) else {
+                return "listen \"\(text)\" is neither HOST:PORT nor unix:/PATH (a path of at most "
+                    + "\(ListenAddress.unixPathBytesMax) bytes)"
+            }
+            if !address.takesFreePort && !seen.insert(text).inserted { return "listen names \"\(text)\" twice" }
+            if !address.isLocal && !allowRemote {
+                return "listen \"\(text)\" can be reached from other machines and there is no encryption: listen on "
+                    + "127.0.0.1, [::1] or a Unix socket, or set allow_remote = true if the network is trusted"
+            }
+        }
+        return nil
+    }
+
+    /// Relations between sizes that would otherwise show as a hang or an error at the first large request.
+    private func sizesProblem() -> String? {
+        if connectionBytesMax < frameBytesMax {
+            return "connection_bytes_max (\(connectionBytesMax)) is less than frame_bytes_max (\(frameBytesMax)): a "
+                + "largest frame could never be sent; raise the first or lower the second"
+        }
+        if blockCacheBytes < 64 * blockBytes {
+            return "block_cache_bytes (\(blockCacheBytes)) holds fewer than 64 blocks of block_bytes (\(blockBytes)): "
+                + "raise it to \(64 * blockBytes) or more"
+        }
+        if memtableBytes < 16 * blockBytes {
+            return "memtable_bytes (\(memtableBytes)) is less than 16 blocks of block_bytes (\(blockBytes)): files "
+                + "would be too small; raise it to \(16 * blockBytes) or more"
+        }
+        return nil
+    }
+}
+
+/// An address to listen on.
+package enum ListenAddress: Equatable, Sendable {
+    case tcp(host: String, port: Int)
+    case unix(path: String)
+
+    /// `sun_path` has 108 bytes with its terminator.
+    package static let unixPathBytesMax = 107
+
+    package init?(_ text: String) {
+        if text.hasPrefix("unix:") {
+            let path = String(text.dropFirst(5))
+            guard path.hasPrefix("/"), path.utf8.count <= ListenAddress.unixPathBytesMax else { return nil }
+            self = .unix(path: path)
+            return
+        }
+        guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]),
+            (0...65_535).contains(port)
+        else { return nil }
+        var host = String(text[..<colon])
+        if host.hasPrefix("["), host.hasSuffix("]") {
+            host = String(host.dropFirst().dropLast())
+        } else if host.contains(":") {
+            return nil
+        }
+        guard !host.isEmpty else { return nil }
+        self = .tcp(host: host, port: port)
+    }
+
+    package var takesFreePort: Bool {
+        if case .tcp(_, 0) = self { return true }
+        return false
+    }
+
+    /// Only processes of this machine can connect.
+    package var isLocal: Bool {
+        switch self {
+        case .unix: true
+        case .tcp(let host, _): host == "localhost" || host == "::1" || ListenAddress.isLoopbackV4(host)
+        }
+    }
+
+    private static func isLoopbackV4(_ host: String) -> Bool {
+        let parts = host.split(separator: ".", omittingEmptySubsequences: false)
+        return parts.count == 4 && parts[0] == "127" && parts.allSatisfy { UInt8($0) != nil }
+    }
+}

@@ -1,0 +1,204 @@
+// The one table of options: names, defaults, texts, and how a text becomes a setting. Flags, environment names, file keys and
+// docs/configuration.md are all made from it.
+
+package struct ServerOption: Sendable {
+    /// As in the file; `CISTERN_` + upper case in the environment, `--` with dashes on the command line.
+    package let key: String
+    package let kind: Kind
+    package let summary: String
+    /// What the setting is in a configuration, as text: the default when asked of a fresh one.
+    package let text: @Sendable (ServerConfiguration) -> String
+    package let apply: @Sendable (inout ServerConfiguration, String) -> Bool
+
+    package enum Kind: String, Sendable {
+        case path
+        case addresses
+        case boolean
+        case count
+        case bytes
+        case duration
+        case choice
+    }
+
+    package var flag: String { "--" + key.replacing("_", with: "-") }
+    package var environmentName: String { ServerOption.environmentPrefix + key.uppercased() }
+
+    package static let environmentPrefix = "CISTERN_"
+
+    /// What a value may look like, for an error message.
+    package var expectation: String {
+        switch kind {
+        case .path: "a path"
+        case .addresses: "HOST:PORT or unix:/PATH, several separated by commas"
+        case .boolean: "true or false"
+        case .count: "a whole number (\(summary))"
+        case .bytes: "a number of bytes such as 65536, 64KiB, 16MiB or 1GiB (\(summary))"
+        case .duration: "a duration such as 500ms, 10s or 2m (\(summary))"
+        case .choice: summary
+        }
+    }
+}
+
+extension ServerOption {
+    package static let all: [ServerOption] = [
+        ServerOption(
+            key: "data", kind: .path, summary: "data directory; made when it is missing",
+            text: { $0.dataDirectory },
+            apply: { configuration, text in
+                configuration.dataDirectory = text
+                return !text.isEmpty
+            }),
+        ServerOption(
+            key: "listen", kind: .addresses,
+            summary: "where to listen: HOST:PORT (port 0 = a free one) or unix:/PATH; may be given several times",
+            text: { $0.listen.joined(separator: ", ") },
+            apply: { configuration, text in
+                configuration.listen = commaSeparated(text)
+                return !configuration.listen.isEmpty
+            }),
+        ServerOption(
+            key: "allow_remote", kind: .boolean,
+            summary: "listen on addresses that other machines reach, without encryption",
+            text: { "\($0.allowRemote)" },
+            apply: { configuration, text in
+                guard let value = Bool(text) else { return false }
+                configuration.allowRemote = value
+                return true
+            }),
+        .count("event_loops", \.eventLoops, 1...64, "threads that serve connections, 1 to 64"),
+        ServerOption(
+            key: "log", kind: .choice,
+            summary: "when a write is acknowledged: synced (after fdatasync), buffered (after write), off (at once)",
+            text: { $0.log.rawValue },
+            apply: { configuration, text in
+                guard let value = LogRule(rawValue: text) else { return false }
+                configuration.log = value
+                return true
+            }),
+        .bytes(
+            "memtable_bytes", \.memtableBytes, 64 << 10...4 << 30,
+            "memory of a tree before it is flushed, 64 KiB to 4 GiB"),
+        .bytes(
+            "block_cache_bytes", \.blockCacheBytes, 1 << 20...1 << 40,
+            "cache of file blocks, shared by all trees, from 1 MiB"),
+        .bytes("block_bytes", \.blockBytes, 512...64 << 10, "size of a block in a sorted file, 512 bytes to 64 KiB"),
+        .count("filter_bits_per_key", \.filterBitsPerKey, 0...32, "filter bits for a key in a sorted file, 0 to 32"),
+        .bytes("frame_bytes_max", \.frameBytesMax, 1 << 20...64 << 20, "largest frame that is taken, 1 MiB to 64 MiB"),
+        .count(
+            "connection_requests_max", \.connectionRequestsMax, 1...1_000_000,
+            "requests that may be outstanding on a connection"),
+        .bytes(
+            "connection_bytes_max", \.connectionBytesMax, 1 << 20...4 << 30,
+            "request bytes that may be outstanding on a connection, from frame_bytes_max"),
+        .duration(
+            "drain", \.drainMilliseconds, 0...600_000, "longest wait for requests in flight when stopping, up to 10m"),
+        .duration(
+            "idle_tree", \.idleTreeMilliseconds, 0...86_400_000,
+            "how long a tree stays open without a connection, up to 24h"),
+        ServerOption(
+            key: "log_level", kind: .choice,
+            summary: "least level that is logged to stderr: trace, debug, info, notice, warning, error or critical",
+            text: { $0.logLevel },
+            apply: { configuration, text in
+                configuration.logLevel = text
+                return ["trace", "debug", "info", "notice", "warning", "error", "critical"].contains(text)
+            }),
+    ]
+
+    package static func named(_ key: String) -> ServerOption? { all.first { $0.key == key } }
+
+    /// The table in docs/configuration.md.
+    package static var markdownTable: String {
+        let defaults = ServerConfiguration()
+        let rows = all.map { option in
+            let text = option.text(defaults)
+            return "| `\(option.key)` | `\(option.flag)` | `\(option.environmentName)` | "
+                + (text.isEmpty ? "none, must be given" : "`\(text)`") + " | \(option.summary) |"
+        }
+        return (["| key | flag | environment | default | meaning |", "|---|---|---|---|---|"] + rows)
+            .joined(separator: "\n")
+    }
+}
+
+extension ServerOption {
+    private typealias Setting = any WritableKeyPath<ServerConfiguration, Int> & Sendable
+
+    private static func count(
+        _ key: String, _ path: Setting, _ range: ClosedRange<Int>, _ summary: String
+    ) -> ServerOption {
+        integer(key, .count, path, range, summary, text: { "\($0)" }, parse: { Int($0) })
+    }
+
+    private static func bytes(
+        _ key: String, _ path: Setting, _ range: ClosedRange<Int>, _ summary: String
+    ) -> ServerOption {
+        integer(key, .bytes, path, range, summary, text: bytesText, parse: parseBytes)
+    }
+
+    private static func duration(
+        _ key: String, _ path: Setting, _ range: ClosedRange<Int>, _ summary: String
+    ) -> ServerOption {
+        integer(key, .duration, path, range, summary, text: durationText, parse: parseMilliseconds)
+    }
+
+    private static func integer(
+        _ key: String, _ kind: Kind, _ path: Setting, _ range: ClosedRange<Int>, _ summary: String,
+        text: @escaping @Sendable (Int) -> String, parse: @escaping @Sendable (String) -> Int?
+    ) -> ServerOption {
+        ServerOption(
+            key: key, kind: kind, summary: summary, text: { text($0[keyPath: path]) },
+            apply: { configuration, given in
+                guard let value = parse(given), range.contains(value) else { return false }
+                configuration[keyPath: path] = value
+                return true
+            })
+    }
+}
+
+package func commaSeparated(_ text: String) -> [String] {
+    text.split(separator: ",").map { trimmed(String($0)) }.filter { !$0.isEmpty }
+}
+
+func trimmed(_ text: String) -> String {
+    var slice = Substring(text)
+    while let first = slice.first, first.isWhitespace { slice.removeFirst() }
+    while let last = slice.last, last.isWhitespace { slice.removeLast() }
+    return String(slice)
+}
+
+private let byteUnits = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)]
+private let durationUnits = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)]
+
+private func parse(_ text: String, units: [(String, Int)]) -> Int? {
+    let digits = text.prefix { $0.isASCII && $0.isNumber }
+    let unit = trimmed(String(text.dropFirst(digits.count)))
+    guard let number = Int(digits) else { return nil }
+    if unit.isEmpty { return number }
+    guard let factor = units.first(where: { $0.0.lowercased() == unit.lowercased() })?.1 else { return nil }
+    let (product, overflow) = number.multipliedReportingOverflow(by: factor)
+    return overflow ? nil : product
+}
+
+private func parseBytes(_ text: String) -> Int? { parse(text, units: byteUnits) }
+
+/// A bare number is refused unless it is zero: whether it means seconds cannot be known.
+private func parseMilliseconds(_ text: String) -> Int? {
+    if text == "0" { return 0 }
+    guard text.contains(where: { $0.isLetter }) else { return nil }
+    return parse(text, units: durationUnits)
+}
+
+private func bytesText(_ value: Int) -> String {
+    for (name, factor) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] where value % factor == 0 && value > 0
+    {
+        return "\(value / factor)\(name)"
+    }
+    return "\(value)"
+}
+
+private func durationText(_ value: Int) -> String {
+    for (name, factor) in [("h", 3_600_000), ("m", 60_000), ("s", 1000)] where value % factor == 0 && value > 0 {
+        return "\(value / factor)\(name)"
+    }
+    return "\(value)ms"
+}

@@ -1,0 +1,85 @@
+// `cistern serve`: settings from flags, environment and file, then a server until SIGTERM or SIGINT.
+
+internal import ArgumentParser
+internal import CisternServer
+internal import Foundation
+
+struct ServeCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "serve",
+        abstract: "Serve keyed state from a data directory.",
+        discussion: """
+            Every option may also stand in the file (key = value, with _ for -) or in the environment (CISTERN_ and the key in \
+            capitals). Flags win over the environment, the environment over the file. docs/configuration.md lists all.
+
+            When it listens it prints one line for each endpoint: listening on HOST:PORT, or listening on unix:/PATH.
+            SIGTERM and SIGINT drain: requests in flight are answered, everything is flushed, exit status 0.
+            """)
+
+    @Option(help: "Configuration file; also CISTERN_CONFIG.") var config: String?
+    @Flag(help: "Check the settings, print them all, and exit.") var check = false
+
+    @Option(help: "Data directory; made when it is missing.") var data: String?
+    @Option(
+        name: .customLong("listen"), help: "HOST:PORT (port 0 = a free one) or unix:/PATH; may be given several times.")
+    var listen: [String] = []
+    @Flag(
+        inversion: .prefixedNo,
+        help: "Listen on addresses that other machines reach, without encryption.")
+    var allowRemote: Bool?
+    @Option(help: "Threads that serve connections.") var eventLoops: String?
+    @Option(help: "When a write is acknowledged: synced, buffered or off.") var log: String?
+    @Option(help: "Memory of a tree before it is flushed.") var memtableBytes: String?
+    @Option(help: "Cache of file blocks, shared by all trees.") var blockCacheBytes: String?
+    @Option(help: "Size of a block in a sorted file.") var blockBytes: String?
+    @Option(help: "Filter bits for a key in a sorted file.") var filterBitsPerKey: String?
+    @Option(help: "Largest frame that is taken.") var frameBytesMax: String?
+    @Option(help: "Requests that may be outstanding on a connection.") var connectionRequestsMax: String?
+    @Option(help: "Request bytes that may be outstanding on a connection.") var connectionBytesMax: String?
+    @Option(help: "Longest wait for requests in flight when stopping.") var drain: String?
+    @Option(help: "How long a tree stays open without a connection.") var idleTree: String?
+    @Option(help: "Least level that is logged to stderr.") var logLevel: String?
+
+    /// Key and texts of every flag that was given, for the loader.
+    var flags: [(key: String, values: [String])] {
+        let single: [(String, String?)] = [
+            ("data", data), ("allow_remote", allowRemote.map { "\($0)" }), ("event_loops", eventLoops), ("log", log),
+            ("memtable_bytes", memtableBytes), ("block_cache_bytes", blockCacheBytes), ("block_bytes", blockBytes),
+            ("filter_bits_per_key", filterBitsPerKey), ("frame_bytes_max", frameBytesMax),
+            ("connection_requests_max", connectionRequestsMax), ("connection_bytes_max", connectionBytesMax),
+            ("drain", drain), ("idle_tree", idleTree), ("log_level", logLevel),
+        ]
+        return [("listen", listen)] + single.map { ($0.0, $0.1.map { [$0] } ?? []) }
+    }
+
+    func loadConfiguration() throws -> ServerConfiguration {
+        let environment = ProcessInfo.processInfo.environment
+        let path = config ?? environment["CISTERN_CONFIG"]
+        let file = try path.map { (name: $0, text: try readConfigurationFile($0)) }
+        return try ConfigurationLoader.load(flags: flags, environment: environment, file: file)
+    }
+
+    private func readConfigurationFile(_ path: String) throws -> String {
+        guard let handle = FileHandle(forReadingAtPath: path) else {
+            throw ConfigurationError(
+                description: "cannot read the configuration file \(path): it is missing or not readable")
+        }
+        defer { try? handle.close() }
+        let data = try handle.read(upToCount: ConfigurationLoader.fileBytesMax + 1) ?? Data()
+        guard data.count <= ConfigurationLoader.fileBytesMax, let text = String(data: data, encoding: .utf8) else {
+            throw ConfigurationError(
+                description: "the configuration file \(path) is not UTF-8 text of at most "
+                    + "\(ConfigurationLoader.fileBytesMax) bytes")
+        }
+        return text
+    }
+
+    func run() async throws {
+        let configuration = try loadConfiguration()
+        if check {
+            for option in ServerOption.all { print("\(option.key) = \(option.text(configuration))") }
+            return
+        }
+        try await serve(configuration)
+    }
+}

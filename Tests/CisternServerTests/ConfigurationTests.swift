@@ -1,0 +1,105 @@
+import CisternServer
+import Foundation
+import Testing
+
+private func load(
+    flags: [(key: String, values: [String])] = [("data", ["/d"])], environment: [String: String] = [:],
+    file: String? = nil
+) throws(ConfigurationError) -> ServerConfiguration {
+    try ConfigurationLoader.load(
+        flags: flags, environment: environment, file: file.map { (name: "cistern.conf", text: $0) })
+}
+
+private func problem(
+    flags: [(key: String, values: [String])] = [("data", ["/d"])], environment: [String: String] = [:],
+    file: String? = nil
+) -> String {
+    do throws(ConfigurationError) {
+        _ = try load(flags: flags, environment: environment, file: file)
+        return ""
+    } catch {
+        return error.description
+    }
+}
+
+@Test func flagsWinOverEnvironmentAndEnvironmentOverFile() throws {
+    let file = "event_loops = 1\nmemtable_bytes = 1MiB # small\n\nlog = off\ndata = /file\n"
+    let environment = ["CISTERN_EVENT_LOOPS": "3", "CISTERN_LOG": "buffered", "HOME": "/root"]
+    let flags = [(key: "event_loops", values: ["4"])]
+    let all = try load(flags: flags, environment: environment, file: file)
+    #expect(all.eventLoops == 4)
+    #expect(all.log == .buffered)
+    #expect(all.memtableBytes == 1 << 20)
+    #expect(all.dataDirectory == "/file")
+    #expect(all.blockCacheBytes == ServerConfiguration().blockCacheBytes)
+}
+
+@Test func unknownNamesAreRefusedWithTheNearestKnownOne() {
+    #expect(problem(file: "memtable_byte = 1MiB").contains("did you mean memtable_bytes?"))
+    #expect(problem(file: "memtable_byte = 1MiB").contains("cistern.conf line 1"))
+    #expect(problem(environment: ["CISTERN_LISTNE": "x"]).contains("did you mean CISTERN_LISTEN?"))
+    #expect(problem(flags: [("evnt_loops", ["1"])]).contains("did you mean event_loops?"))
+    #expect(problem(file: "event_loops").contains("is not \"key = value\""))
+    #expect(problem(file: "log = off\nlog = synced").contains("already set by cistern.conf line 1"))
+    #expect(problem(environment: ["CISTERN_SEED": "7", "CISTERN_CONFIG": "/x", "PATH": "/bin"]).isEmpty)
+}
+
+@Test func valuesThatDoNotFitAreRefusedWithWhatWould() {
+    #expect(problem(file: "event_loops = 0").contains("1 to 64"))
+    #expect(problem(file: "memtable_bytes = lots").contains("16MiB"))
+    #expect(problem(file: "log = sometimes").contains("synced"))
+    #expect(problem(file: "drain = 10").contains("10s"))
+    #expect(problem(file: "allow_remote = yes").contains("true or false"))
+    #expect(problem(file: "memtable_bytes = 99999999999999999999GiB").contains("memtable_bytes"))
+}
+
+@Test func combinationsThatCannotWorkAreRefused() {
+    #expect(problem(flags: []).contains("no data directory"))
+    #expect(problem(file: "frame_bytes_max = 64MiB\nconnection_bytes_max = 32MiB").contains("could never be sent"))
+    #expect(problem(file: "block_bytes = 64KiB\nblock_cache_bytes = 1MiB").contains("fewer than 64 blocks"))
+    #expect(problem(file: "block_bytes = 64KiB\nmemtable_bytes = 64KiB").contains("16 blocks"))
+    #expect(problem(file: "listen = 0.0.0.0:7070").contains("allow_remote"))
+    #expect(problem(file: "listen = 0.0.0.0:7070\nallow_remote = true").isEmpty)
+    #expect(problem(file: "listen = 127.0.0.1:1, 127.0.0.1:1").contains("twice"))
+    #expect(problem(file: "listen = 127.0.0.1:0, 127.0.0.1:0").isEmpty)
+    #expect(problem(file: "listen = somewhere").contains("HOST:PORT"))
+}
+
+@Test func listenMayBeRepeated() throws {
+    let file = "listen = 127.0.0.1:7071\nlisten = unix:/run/a.sock, [::1]:9\ndata = /d"
+    #expect(try load(flags: [], file: file).listen == ["127.0.0.1:7071", "unix:/run/a.sock", "[::1]:9"])
+    let flags = [(key: "listen", values: ["127.0.0.1:1", "unix:/b"])]
+    #expect(try load(flags: flags, file: file).listen == ["127.0.0.1:1", "unix:/b"])
+}
+
+@Test func listenAddressesAreUnderstood() {
+    #expect(ListenAddress("127.0.0.1:80") == .tcp(host: "127.0.0.1", port: 80))
+    #expect(ListenAddress("[::1]:80") == .tcp(host: "::1", port: 80))
+    #expect(ListenAddress("unix:/a/b") == .unix(path: "/a/b"))
+    for bad in ["", "80", "host", ":80", "host:99999", "::1:80", "unix:relative", "host:-1"] {
+        #expect(ListenAddress(bad) == nil, "\(bad)")
+    }
+    #expect(ListenAddress("unix:/" + String(repeating: "a", count: 107)) == nil)
+    for local in ["127.0.0.1:1", "127.9.9.9:1", "localhost:1", "[::1]:1", "unix:/x"] {
+        #expect(ListenAddress(local)!.isLocal, "\(local)")
+    }
+    for remote in ["0.0.0.0:1", "10.0.0.1:1", "[::]:1", "example.org:1", "127.evil.org:1", "127.0.0.1.nip.io:1"] {
+        #expect(!ListenAddress(remote)!.isLocal, "\(remote)")
+    }
+}
+
+@Test func everyOptionReadsItsOwnDefault() {
+    for option in ServerOption.all where option.key != "data" {
+        var configuration = ServerConfiguration()
+        #expect(option.apply(&configuration, option.text(configuration)), "\(option.key)")
+        #expect(configuration == ServerConfiguration(), "\(option.key)")
+    }
+}
+
+@Test func documentationHoldsTheTableOfOptions() throws {
+    let path = URL(filePath: #filePath).deletingLastPathComponent().appending(path: "../../docs/configuration.md")
+    let text = try String(contentsOf: path.standardized, encoding: .utf8)
+    #expect(
+        text.contains(ServerOption.markdownTable),
+        "put this table into docs/configuration.md:\n\(ServerOption.markdownTable)")
+}

@@ -28,7 +28,8 @@ let package = Package(
         .executable(name: "cistern", targets: ["cistern"]),
     ],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0")
+        .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0", traits: []),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
     ],
     targets: [
         // Tier 0: C
@@ -44,6 +45,14 @@ let package = Package(
             name: "CisternFileSystem", dependencies: ["CisternPrimitives", "CCisternShims"], swiftSettings: strict),
         .target(
             name: "CisternCompression", dependencies: ["CisternPrimitives", "CZstd", "CLZ4"], swiftSettings: strict),
+        .target(
+            name: "CisternWireMessages", dependencies: [.product(name: "SwiftProtobuf", package: "swift-protobuf")],
+            swiftSettings: [.swiftLanguageMode(.v6)]),
+        .target(
+            name: "CisternWire",
+            dependencies: [
+                "CisternPrimitives", "CisternWireMessages", .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+            ], swiftSettings: strict),
 
         // Tier 3
         .target(name: "CisternLSM", dependencies: ["CisternPrimitives", "CisternFileSystem"], swiftSettings: strict),
@@ -76,5 +85,11 @@ let package = Package(
             swiftSettings: testing),
         .testTarget(
             name: "CisternServerTests", dependencies: ["CisternServer", "cistern"], swiftSettings: testing),
+        .testTarget(
+            name: "CisternWireTests",
+            dependencies: [
+                "CisternPrimitives", "CisternWire", "CisternWireMessages",
+                .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+            ], swiftSettings: testing),
     ]
 )

@@ -78,6 +78,12 @@ let package = Package(
 
         // Tests
         .testTarget(name: "FlightsExampleTests", dependencies: ["FlightsExample", "CZstd"], swiftSettings: testing),
+        .target(
+            name: "CisternTestKit", dependencies: ["CisternPrimitives", "CisternFileSystem"],
+            path: "Tests/CisternTestKit", swiftSettings: testing),
+        .testTarget(
+            name: "CisternFileSystemTests", dependencies: ["CisternFileSystem", "CisternPrimitives", "CisternTestKit"],
+            swiftSettings: testing),
         .testTarget(
             name: "CisternPrimitivesTests", dependencies: ["CisternPrimitives"], swiftSettings: testing),
         .testTarget(

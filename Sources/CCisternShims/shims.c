@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "cistern_shims.h"
 
+#include <pthread.h>
 #include <string.h>
 
 // Reflected polynomial of CRC-32C.
@@ -55,3 +56,5 @@ uint32_t cistern_crc32c(uint32_t crc, const void *bytes, size_t length) {
 #endif
     return ~crc32c_portable(crc, p, length);
 }
+
+void cistern_set_thread_name(const char *name) { pthread_setname_np(pthread_self(), name); }

@@ -8,4 +8,7 @@
 // CRC-32C (Castagnoli) of `length` bytes, continuing from `crc` (0 to start). Uses SSE4.2 where the CPU has it.
 uint32_t cistern_crc32c(uint32_t crc, const void *bytes, size_t length);
 
+// Names the calling thread for debuggers and `top`; the kernel takes at most 15 characters.
+void cistern_set_thread_name(const char *name);
+
 #endif

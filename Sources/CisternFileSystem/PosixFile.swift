@@ -1,0 +1,89 @@
+// Open descriptors of `PosixFileSystem`.
+
+internal import Glibc
+
+/// Owned by one thread at a time, as `AppendFile` says; that is why its variables need no lock.
+final class PosixAppendFile: AppendFile, @unchecked Sendable {
+    let path: String
+    private var descriptor: Int32
+    private(set) var size: UInt64 = 0
+
+    init(path: String, descriptor: Int32) {
+        self.path = path
+        self.descriptor = descriptor
+    }
+
+    deinit { close() }
+
+    func append(_ bytes: UnsafeRawBufferPointer) throws(FileError) {
+        var written = 0
+        while written < bytes.count {
+            let count = unsafe write(descriptor, bytes.baseAddress! + written, bytes.count - written)
+            if count < 0 {
+                if errno == EINTR { continue }
+                throw FileError(operation: "write", path: path, reason: .errno(errno))
+            }
+            written += count
+            size += UInt64(count)
+        }
+    }
+
+    func sync() throws(FileError) {
+        // Never retried: after a failed sync the kernel may have dropped the dirty pages.
+        if fdatasync(descriptor) != 0 { throw FileError(operation: "sync", path: path, reason: .errno(errno)) }
+    }
+
+    func close() {
+        guard descriptor >= 0 else { return }
+        // What had to be durable was synced before, so an error here loses nothing.
+        _ = Glibc.close(descriptor)
+        descriptor = -1
+    }
+}
+
+final class PosixReadFile: RandomReadFile {
+    let path: String
+    let size: UInt64
+    private let descriptor: Int32
+
+    init(path: String, descriptor: Int32, size: UInt64) {
+        self.path = path
+        self.descriptor = descriptor
+        self.size = size
+    }
+
+    deinit { _ = Glibc.close(descriptor) }
+
+    func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(FileError) {
+        guard offset <= UInt64(Int64.max) - UInt64(buffer.count) else {
+            throw FileError(operation: "read", path: path, reason: .endOfFile)
+        }
+        var done = 0
+        while done < buffer.count {
+            let count = unsafe pread(
+                descriptor, buffer.baseAddress! + done, buffer.count - done, off_t(offset) + off_t(done))
+            if count < 0 {
+                if errno == EINTR { continue }
+                throw FileError(operation: "read", path: path, reason: .errno(errno))
+            }
+            if count == 0 { throw FileError(operation: "read", path: path, reason: .endOfFile) }
+            done += count
+        }
+    }
+}
+
+/// `flock` belongs to the open descriptor, so the kernel releases it when the process dies.
+final class PosixDirectoryLock: DirectoryLock, @unchecked Sendable {
+    // Owned by whoever holds the lock.
+    private var descriptor: Int32
+
+    init(descriptor: Int32) { self.descriptor = descriptor }
+
+    deinit { release() }
+
+    func release() {
+        guard descriptor >= 0 else { return }
+        _ = Glibc.close(descriptor)
+        descriptor = -1
+    }
+}

@@ -85,7 +85,8 @@ let package = Package(
             name: "CisternFileSystemTests", dependencies: ["CisternFileSystem", "CisternPrimitives", "CisternTestKit"],
             swiftSettings: testing),
         .testTarget(
-            name: "CisternPrimitivesTests", dependencies: ["CisternPrimitives"], swiftSettings: testing),
+            name: "CisternPrimitivesTests", dependencies: ["CisternPrimitives", "CisternTestKit"],
+            swiftSettings: testing),
         .testTarget(
             name: "CisternCompressionTests", dependencies: ["CisternCompression", "CisternPrimitives"],
             swiftSettings: testing),
@@ -97,5 +98,9 @@ let package = Package(
                 "CisternPrimitives", "CisternWire", "CisternWireMessages",
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
             ], swiftSettings: testing),
+        .testTarget(
+            name: "CisternLSMTests",
+            dependencies: ["CisternLSM", "CisternFileSystem", "CisternPrimitives", "CisternTestKit"],
+            swiftSettings: testing),
     ]
 )

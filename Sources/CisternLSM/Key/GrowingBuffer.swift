@@ -1,0 +1,75 @@
+// Owned raw memory that grows at its end: blocks under construction, folded values, rebuilt keys. One owner, no checks of
+// uniqueness on the way of an entry, and an address that stays put between growths, which an array does not promise.
+
+internal import CisternPrimitives
+
+/// A byte string in memory of its own.
+@safe struct GrowingBuffer: ~Copyable {
+    private(set) var base: UnsafeMutableRawPointer
+    private(set) var count = 0
+    private var capacity: Int
+
+    init(capacity: Int = 64) {
+        self.capacity = max(capacity, 64)
+        unsafe base = .allocate(byteCount: self.capacity, alignment: 16)
+    }
+
+    deinit { unsafe base.deallocate() }
+
+    /// What was appended; valid until the next call that changes the buffer.
+    var bytes: UnsafeRawBufferPointer { unsafe UnsafeRawBufferPointer(start: base, count: count) }
+
+    @inline(__always)
+    mutating func reset() { count = 0 }
+
+    /// - Precondition: `newCount` is at most `count`.
+    @inline(__always)
+    mutating func truncate(to newCount: Int) {
+        invariant(newCount <= count, "a buffer of \(count) bytes cannot be cut to \(newCount)")
+        count = newCount
+    }
+
+    @inline(__always)
+    mutating func append(_ slice: UnsafeRawBufferPointer) {
+        let size = slice.count
+        if size == 0 { return }
+        reserve(size)
+        unsafe (base + count).copyMemory(from: slice.baseAddress!, byteCount: size)
+        count &+= size
+    }
+
+    mutating func append(_ array: [UInt8]) {
+        reserve(array.count)
+        for byte in array { append(byte) }
+    }
+
+    @inline(__always)
+    mutating func append(_ byte: UInt8) {
+        reserve(1)
+        unsafe base.storeBytes(of: byte, toByteOffset: count, as: UInt8.self)
+        count &+= 1
+    }
+
+    @inline(__always)
+    mutating func appendInteger<T: FixedWidthInteger & BitwiseCopyable>(_ value: T) {
+        reserve(MemoryLayout<T>.size)
+        unsafe base.storeBytes(of: value.littleEndian, toByteOffset: count, as: T.self)
+        count &+= MemoryLayout<T>.size
+    }
+
+    /// Room for `additional` more bytes without moving.
+    @inline(__always)
+    mutating func reserve(_ additional: Int) {
+        if count &+ additional > capacity { grow(toHold: count + additional) }
+    }
+
+    @inline(never)
+    private mutating func grow(toHold size: Int) {
+        let newCapacity = max(size, capacity * 2)
+        let larger = UnsafeMutableRawPointer.allocate(byteCount: newCapacity, alignment: 16)
+        unsafe larger.copyMemory(from: base, byteCount: count)
+        unsafe base.deallocate()
+        unsafe base = unsafe larger
+        capacity = newCapacity
+    }
+}

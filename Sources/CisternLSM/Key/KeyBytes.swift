@@ -1,0 +1,99 @@
+// Byte work on store keys that memtable, tables and cursors share. Keys are ordered bytewise; the first two bytes are the
+// key group, big-endian, so a window of key groups is a range of keys.
+
+internal import CisternPrimitives
+
+/// Bytes of a key that name its key group.
+let keyGroupBytes = 2
+
+/// The key group a store key begins with.
+/// - Precondition: the key has at least `keyGroupBytes` bytes.
+@inline(__always)
+func keyGroup(of key: UnsafeRawBufferPointer) -> UInt16 {
+    unsafe UInt16(key[0]) << 8 | UInt16(key[1])
+}
+
+/// The smallest key of a key group.
+func firstKey(ofGroup group: UInt16) -> [UInt8] {
+    [UInt8(truncatingIfNeeded: group >> 8), UInt8(truncatingIfNeeded: group)]
+}
+
+/// Equality by 8-byte words with an overlapping last word: most keys are compared once, and equal.
+@inline(__always)
+func bytesAreEqual(_ left: UnsafeRawPointer, _ right: UnsafeRawPointer, count: Int) -> Bool {
+    guard count >= 8 else { return unsafe shortBytesAreEqual(left, right, count: count) }
+    var offset = 0
+    while offset &+ 8 <= count {
+        if unsafe left.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+            != right.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+        {
+            return false
+        }
+        offset &+= 8
+    }
+    return unsafe left.loadUnaligned(fromByteOffset: count &- 8, as: UInt64.self)
+        == right.loadUnaligned(fromByteOffset: count &- 8, as: UInt64.self)
+}
+
+@inline(__always)
+private func shortBytesAreEqual(_ left: UnsafeRawPointer, _ right: UnsafeRawPointer, count: Int) -> Bool {
+    var offset = 0
+    while offset < count {
+        if unsafe left.load(fromByteOffset: offset, as: UInt8.self)
+            != right.load(fromByteOffset: offset, as: UInt8.self)
+        {
+            return false
+        }
+        offset &+= 1
+    }
+    return true
+}
+
+/// Bytes two strings have in common at their start.
+@inline(__always)
+func commonPrefixCount(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> Int {
+    let limit = min(left.count, right.count)
+    guard limit > 0, let a = left.baseAddress, let b = right.baseAddress else { return 0 }
+    var offset = 0
+    while offset &+ 8 <= limit {
+        let difference =
+            unsafe a.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+            ^ b.loadUnaligned(fromByteOffset: offset, as: UInt64.self)
+        if difference != 0 { return offset &+ UInt64(littleEndian: difference).trailingZeroBitCount / 8 }
+        offset &+= 8
+    }
+    while offset < limit,
+        unsafe a.load(fromByteOffset: offset, as: UInt8.self) == b.load(fromByteOffset: offset, as: UInt8.self)
+    {
+        offset &+= 1
+    }
+    return offset
+}
+
+/// The first 16 bytes of a key as one big-endian number, zero behind a shorter key. Different heads order as their keys do;
+/// equal heads decide nothing.
+@inline(__always)
+func keyHead(_ key: UnsafeRawBufferPointer) -> UInt128 {
+    if key.count >= 16, let base = key.baseAddress {
+        let high = unsafe UInt64(bigEndian: base.loadUnaligned(as: UInt64.self))
+        let low = unsafe UInt64(bigEndian: base.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
+        return UInt128(high) << 64 | UInt128(low)
+    }
+    return unsafe shortKeyHead(key)
+}
+
+private func shortKeyHead(_ key: UnsafeRawBufferPointer) -> UInt128 {
+    var head: UInt128 = 0
+    var index = 0
+    while index < 16 {
+        head = unsafe head << 8 | (index < key.count ? UInt128(key[index]) : 0)
+        index += 1
+    }
+    return head
+}
+
+/// How many bytes of `key` are enough to be greater than `previous`, at least the key group's.
+/// - Precondition: `previous < key`, so they differ inside `key`.
+func separatorCount(previous: UnsafeRawBufferPointer, key: UnsafeRawBufferPointer) -> Int {
+    unsafe min(key.count, max(commonPrefixCount(previous, key) + 1, keyGroupBytes))
+}

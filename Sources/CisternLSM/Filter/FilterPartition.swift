@@ -1,0 +1,72 @@
+// A split-block bloom filter over the keys of one partition (Putze, Sanders, Singler; the layout of Parquet and Impala):
+// 32-byte blocks of eight u32 words; a key sets one bit in each word of one block, so that a probe touches one cache line.
+//
+//    payload    blocks × 32 bytes, no header; the number of blocks is the size / 32
+//    block      ((hash >> 32) × blocks) >> 32
+//    bit        of word i: (low 32 bits of hash × salt[i], modulo 2³²) >> 27
+
+internal import CisternPrimitives
+
+enum FilterFormat {
+    static let blockBytes = 32
+    /// The eight odd constants of the published layout. On disk: never change.
+    static let salts = SIMD8<UInt32>(
+        0x47B6_137B, 0x4497_4D91, 0x8824_AD5B, 0xA2B7_289D, 0x7054_95C7, 0x2DF1_424B, 0x9EFC_4947, 0x5C6B_FB31)
+
+    /// Byte offset of the key's block.
+    @inline(__always)
+    static func blockOffset(_ hash: UInt64, blockCount: Int) -> Int {
+        // Shifts bind tighter than multiplication here: the parentheses are the formula.
+        Int(((hash >> 32) &* UInt64(blockCount)) >> 32) &* blockBytes
+    }
+
+    /// The bit of each word.
+    @inline(__always)
+    static func mask(_ hash: UInt64) -> SIMD8<UInt32> {
+        let low = SIMD8<UInt32>(repeating: UInt32(truncatingIfNeeded: hash))
+        let shift = (low &* salts) &>> SIMD8(repeating: 27)
+        return SIMD8(repeating: 1) &<< shift
+    }
+}
+
+/// The filter of `hashes`, or an empty one when `bitsPerKey` is 0.
+func buildFilter(_ hashes: [UInt64], bitsPerKey: Int) -> [UInt8] {
+    if bitsPerKey == 0 || hashes.isEmpty { return [] }
+    let blockBits = FilterFormat.blockBytes * 8
+    let blockCount = (hashes.count * bitsPerKey + blockBits - 1) / blockBits
+    var words = [SIMD8<UInt32>](repeating: .zero, count: blockCount)
+    for hash in hashes {
+        words[FilterFormat.blockOffset(hash, blockCount: blockCount) / FilterFormat.blockBytes] |= FilterFormat.mask(
+            hash)
+    }
+    var writer = ByteWriter(capacity: blockCount * FilterFormat.blockBytes)
+    for word in words {
+        for lane in 0..<8 { writer.writeInteger(word[lane]) }
+    }
+    return writer.bytes
+}
+
+// Unchecked: immutable after init, and so is the memory it points into.
+@safe final class FilterPartition: @unchecked Sendable {
+    private let blocks: UnsafeRawPointer
+    private let blockCount: Int
+    private let memory: BlockMemory
+
+    /// nil unless the payload is a whole number of blocks, at least one.
+    init?(memory: BlockMemory, payloadBytes: Int) {
+        guard payloadBytes > 0, payloadBytes % FilterFormat.blockBytes == 0 else { return nil }
+        self.memory = memory
+        unsafe blocks = unsafe UnsafeRawPointer(memory.bytes.baseAddress!)
+        blockCount = payloadBytes / FilterFormat.blockBytes
+    }
+
+    /// False: no key of this hash is in the partition. True: probably one is.
+    @inline(__always)
+    func mayContain(_ hash: UInt64) -> Bool {
+        // `blockOffset` is below blockCount × 32, so the load stays inside.
+        let offset = FilterFormat.blockOffset(hash, blockCount: blockCount)
+        let words = unsafe blocks.loadUnaligned(fromByteOffset: offset, as: SIMD8<UInt32>.self)
+        let mask = FilterFormat.mask(hash)
+        return words & mask == mask
+    }
+}

@@ -1,0 +1,92 @@
+// Folding: what the parts of a key, found newest first, amount to. The rule, everywhere in the engine:
+//
+//   - the newest put or delete ends the search;
+//   - appends newer than it are concatenated behind it, oldest first; over a delete or nothing they are the value themselves;
+//   - the newest part's expiry is the whole's; older parts' own expiry is ignored while the newest lives.
+//
+// Page: proto-spec/entries.md.
+
+package import CisternPrimitives
+
+/// The value of one key under collection. Reuse it: its memory stays. One owner.
+package struct LookupResult {
+    private let fold: FoldBuffer
+
+    package init() { fold = FoldBuffer() }
+
+    /// Forgets what was collected and ends the validity of what `finish` returned.
+    package mutating func reset() { fold.reset() }
+
+    /// Adds a part that is older than all before it. The bytes are copied.
+    /// - Returns: true when the search is complete.
+    /// - Precondition: it was not complete.
+    package mutating func add(_ entry: EntryView) -> Bool { fold.add(entry) }
+
+    package var isComplete: Bool { fold.isComplete }
+    package var isEmpty: Bool { fold.isEmpty }
+
+    /// The value, or nil when the key is absent, deleted or expired. The bytes are valid until `reset` or the next `add`.
+    package func finish(_ clock: ExpiryClock) -> (value: UnsafeRawBufferPointer, expiry: Expiry)? {
+        guard fold.hasValue, !clock.isExpired(fold.expiry) else { return nil }
+        return unsafe (fold.value(), fold.expiry)
+    }
+}
+
+/// The parts of one key's value, in memory that is kept from key to key.
+final class FoldBuffer {
+    private enum State {
+        case empty
+        /// Only appends so far.
+        case open
+        /// A put or delete below, which the search ends with.
+        case onPut
+        case onDelete
+    }
+
+    private var state = State.empty
+    private(set) var expiry = Expiry.never
+    /// The parts, newest first, one behind the other.
+    private var parts = GrowingBuffer(capacity: 512)
+    private var partEnds: [Int] = []
+    /// The parts turned round, when there is more than one.
+    private var assembled = GrowingBuffer()
+
+    var isEmpty: Bool { state == .empty }
+    var isComplete: Bool { state == .onPut || state == .onDelete }
+    var hasValue: Bool { !partEnds.isEmpty }
+    /// True when the parts are appends and nothing is known about what is below them.
+    var isOpen: Bool { state == .open }
+
+    func reset() {
+        state = .empty
+        expiry = .never
+        parts.reset()
+        partEnds.removeAll(keepingCapacity: true)
+    }
+
+    func add(_ entry: EntryView) -> Bool {
+        invariant(!isComplete, "a part is added below a put or delete")
+        if state == .empty { expiry = entry.kind == .delete ? .never : entry.expiry }
+        switch entry.kind {
+        case .delete: state = .onDelete
+        case .put: state = .onPut
+        case .append: state = .open
+        }
+        if entry.kind != .delete {
+            unsafe parts.append(entry.value)
+            partEnds.append(parts.count)
+        }
+        return state != .open
+    }
+
+    /// The concatenation, oldest part first; valid until the next `add` or `reset`.
+    func value() -> UnsafeRawBufferPointer {
+        if partEnds.count <= 1 { return unsafe parts.bytes }
+        assembled.reset()
+        for index in stride(from: partEnds.count - 1, through: 0, by: -1) {
+            let start = index == 0 ? 0 : partEnds[index - 1]
+            unsafe assembled.append(UnsafeRawBufferPointer(rebasing: parts.bytes[start..<partEnds[index]]))
+        }
+        return unsafe assembled.bytes
+    }
+}

@@ -1,0 +1,157 @@
+// Walks a table in key order, within a window of key groups when one is given. Owned by one thread.
+
+internal import CisternFileSystem
+package import CisternPrimitives
+
+package final class TableCursor {
+    /// What a streaming cursor reads at once, at least one block.
+    private static let streamBytes = 1 << 20
+
+    private let reader: TableReader
+    private let window: KeyGroupRange?
+    private let policy: CachePolicy
+    private var partition = 0
+    private var index: IndexPartition?
+    private var blockNumber = 0
+    private var block: DataBlock?
+    private var position = 0
+    /// The block's prefix, then the current suffix: the key in one piece.
+    private var key = GrowingBuffer(capacity: 256)
+    /// Raw bytes of blocks `chunkFirst ..< chunkEnd` of the partition, for streaming.
+    private var chunk: BlockMemory?
+    private var chunkFirst = 0
+    private var chunkEnd = 0
+
+    init(_ reader: TableReader, window: KeyGroupRange?, policy: CachePolicy) {
+        self.reader = reader
+        self.window = window
+        self.policy = policy
+    }
+
+    package var isValid: Bool { block != nil }
+
+    /// Valid until the next move.
+    /// - Precondition: the cursor is positioned.
+    package var entry: EntryView {
+        guard let block else { preconditionFailure("the entry of a cursor that is not positioned") }
+        return unsafe block.entry(position, key: key.bytes)
+    }
+
+    package func seekToFirst() throws(EngineError) -> Bool {
+        if let window { return try seekInside(BlockMemory(copying: firstKey(ofGroup: window.first))) }
+        try enterPartition(0)
+        return try enterBlock(0, position: 0)
+    }
+
+    /// Positions on the first key at or behind `key`.
+    package func seek(to target: UnsafeRawBufferPointer) throws(EngineError) -> Bool {
+        if let window {
+            let start = BlockMemory(copying: firstKey(ofGroup: window.first))
+            if unsafe compareBytes(target, UnsafeRawBufferPointer(start.bytes)) < 0 { return try seekInside(start) }
+        }
+        return unsafe try seekUnclipped(target)
+    }
+
+    package func next() throws(EngineError) -> Bool {
+        guard let block else { return false }
+        if position + 1 < block.count {
+            position += 1
+            return show(block)
+        }
+        return try enterNextBlock()
+    }
+
+    private func seekInside(_ start: BlockMemory) throws(EngineError) -> Bool {
+        unsafe try seekUnclipped(UnsafeRawBufferPointer(start.bytes))
+    }
+
+    private func seekUnclipped(_ target: UnsafeRawBufferPointer) throws(EngineError) -> Bool {
+        block = nil
+        // A key before all separators is before the first key: the walk starts there.
+        unsafe try enterPartition(reader.top.partition(for: target) ?? 0)
+        guard let index else { return false }
+        blockNumber = unsafe index.block(for: target) ?? 0
+        let candidate = try loadBlock(index, blockNumber)
+        let found = unsafe candidate.lowerBound(target)
+        if found == candidate.count { return try enterNextBlock() }
+        return enter(candidate, at: found)
+    }
+
+    // MARK: Steps
+
+    private func enterPartition(_ number: Int) throws(EngineError) {
+        partition = number
+        chunk = nil
+        block = nil
+        index = nil
+        index = try reader.indexPartition(number, policy)
+    }
+
+    private func enterNextBlock() throws(EngineError) -> Bool {
+        block = nil
+        guard let index else { return false }
+        if blockNumber + 1 < index.count { return try enterBlock(blockNumber + 1, position: 0) }
+        if partition + 1 >= reader.top.count { return false }
+        try enterPartition(partition + 1)
+        return try enterBlock(0, position: 0)
+    }
+
+    private func enterBlock(_ number: Int, position: Int) throws(EngineError) -> Bool {
+        guard let index else { return false }
+        blockNumber = number
+        return enter(try loadBlock(index, number), at: position)
+    }
+
+    private func enter(_ entered: DataBlock, at newPosition: Int) -> Bool {
+        block = entered
+        position = newPosition
+        key.reset()
+        unsafe key.append(entered.prefix)
+        return show(entered)
+    }
+
+    /// Rebuilds the key; false, and not positioned any more, when it lies behind the window.
+    @inline(__always)
+    private func show(_ block: DataBlock) -> Bool {
+        unsafe key.truncate(to: block.prefix.count)
+        unsafe key.append(block.suffix(position))
+        if let window {
+            let bytes = unsafe key.bytes
+            if unsafe bytes.count < keyGroupBytes || keyGroup(of: bytes) > window.last {
+                self.block = nil
+                return false
+            }
+        }
+        return true
+    }
+
+    // MARK: Blocks
+
+    private func loadBlock(_ index: IndexPartition, _ number: Int) throws(EngineError) -> DataBlock {
+        switch policy {
+        case .fill: return try reader.dataBlock(index.handle(number), .fill)
+        case .stream: return try streamBlock(index, number)
+        }
+    }
+
+    /// Takes the block from the chunk; reads the next chunk of neighbouring blocks when it is not there.
+    private func streamBlock(_ index: IndexPartition, _ number: Int) throws(EngineError) -> DataBlock {
+        if chunk == nil || number < chunkFirst || number >= chunkEnd { try readChunk(index, from: number) }
+        guard let chunk else { preconditionFailure("a chunk was just read") }
+        let handle = index.handle(number)
+        let start = Int(handle.offset - index.handle(chunkFirst).offset)
+        try TableReader.checkBlock(chunk, at: start, handle, .data, path: reader.path)
+        return try reader.parseDataBlock(chunk, at: start, handle)
+    }
+
+    private func readChunk(_ index: IndexPartition, from first: Int) throws(EngineError) {
+        let start = index.handle(first).offset
+        var end = first + 1
+        while end < index.count, index.handle(end).end - start <= UInt64(TableCursor.streamBytes) { end += 1 }
+        let memory = BlockMemory(byteCount: Int(index.handle(end - 1).end - start))
+        do { unsafe try reader.file.read(at: start, into: memory.bytes) } catch { throw .file(error) }
+        chunk = memory
+        chunkFirst = first
+        chunkEnd = end
+    }
+}

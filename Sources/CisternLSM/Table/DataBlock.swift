@@ -1,0 +1,250 @@
+// A data block: entries of ascending keys, in columns. A point read looks at the tag column first and compares about one key.
+//
+//    values │ key suffixes │ value ends │ key ends │ kinds │ expiries │ tags │ common prefix │ footer 20
+//
+//    value ends, key ends   running ends, u16 or u32 each; absent when all have one size
+//    kinds                  u8 an entry; absent when all are puts
+//    expiries               u64 an entry; absent when none expires
+//    tags                   u8 an entry: the top byte of the key's Hash64
+//    common prefix          what all keys of the block start with; the suffixes are without it
+//    footer                 0 u32 count │ 4 u32 size of all values, or of each when no ends │ 8 u32 the same for suffixes
+//                           12 u16 prefix size │ 14 u16 flags │ 16 u32 zero
+//
+// Nothing is read before `DataLayout` has proven that the columns fill the payload exactly and the ends ascend.
+
+internal import CisternPrimitives
+
+/// On disk: never renumber.
+enum DataBlockFlags {
+    static let valueEnds: UInt16 = 1
+    static let keyEnds: UInt16 = 2
+    static let kinds: UInt16 = 4
+    static let expiries: UInt16 = 8
+    static let wideValueEnds: UInt16 = 16
+    static let wideKeyEnds: UInt16 = 32
+    static let all: UInt16 = 63
+}
+
+enum DataBlockFormat {
+    static let footerBytes = 20
+
+    @inline(__always)
+    static func tag(ofHash hash: UInt64) -> UInt8 { UInt8(truncatingIfNeeded: hash >> 56) }
+}
+
+/// Offsets of the columns inside a payload that was proven well-formed.
+struct DataLayout {
+    var count = 0
+    var flags: UInt16 = 0
+    var valueSize = 0
+    var suffixSize = 0
+    var prefixCount = 0
+    var suffixes = 0
+    var valueEnds = 0
+    var keyEnds = 0
+    var kinds = 0
+    var expiries = 0
+    var tags = 0
+    var prefix = 0
+
+    func has(_ flag: UInt16) -> Bool { flags & flag != 0 }
+
+    /// The layout, or the sentence that says what is wrong.
+    static func parse(_ payload: UnsafeRawBufferPointer) -> Result<DataLayout, LayoutFault> {
+        var layout = DataLayout()
+        let footer = payload.count - DataBlockFormat.footerBytes
+        guard footer >= 0 else { return .failure("a data block of \(payload.count) bytes has no footer") }
+        func number(_ at: Int) -> Int {
+            unsafe Int(UInt32(littleEndian: payload.loadUnaligned(fromByteOffset: footer + at, as: UInt32.self)))
+        }
+        layout.count = number(0)
+        layout.valueSize = number(4)
+        layout.suffixSize = number(8)
+        layout.prefixCount = number(12) & 0xFFFF
+        layout.flags = UInt16(number(12) >> 16)
+        guard layout.count > 0, layout.flags & ~DataBlockFlags.all == 0, number(16) == 0 else {
+            return .failure("a data block says \(layout.count) entries, flags \(layout.flags)")
+        }
+        // All operands are below 2³², so no sum or product of two overflows an Int.
+        let count = layout.count
+        layout.suffixes = layout.has(DataBlockFlags.valueEnds) ? layout.valueSize : layout.valueSize * count
+        let suffixBytes = layout.has(DataBlockFlags.keyEnds) ? layout.suffixSize : layout.suffixSize * count
+        guard layout.suffixes <= footer, suffixBytes <= footer else {
+            return .failure("the columns of a data block are larger than its \(payload.count) bytes")
+        }
+        layout.valueEnds = layout.suffixes + suffixBytes
+        layout.keyEnds =
+            layout.valueEnds + count * layout.endSize(DataBlockFlags.valueEnds, DataBlockFlags.wideValueEnds)
+        layout.kinds = layout.keyEnds + count * layout.endSize(DataBlockFlags.keyEnds, DataBlockFlags.wideKeyEnds)
+        layout.expiries = layout.kinds + (layout.has(DataBlockFlags.kinds) ? count : 0)
+        layout.tags = layout.expiries + (layout.has(DataBlockFlags.expiries) ? count * 8 : 0)
+        layout.prefix = layout.tags + count
+        guard layout.prefix + layout.prefixCount == footer else {
+            return .failure(
+                "the columns of a data block take \(layout.prefix + layout.prefixCount) bytes of \(footer)")
+        }
+        return unsafe layout.checkColumns(payload)
+    }
+
+    private func endSize(_ present: UInt16, _ wide: UInt16) -> Int { has(present) ? (has(wide) ? 4 : 2) : 0 }
+
+    private func checkColumns(_ payload: UnsafeRawBufferPointer) -> Result<DataLayout, LayoutFault> {
+        if has(DataBlockFlags.valueEnds),
+            unsafe !endsAscend(payload, valueEnds, count, has(DataBlockFlags.wideValueEnds), to: valueSize)
+        {
+            return .failure("the value ends of a data block do not ascend to \(valueSize)")
+        }
+        if has(DataBlockFlags.keyEnds),
+            unsafe !endsAscend(payload, keyEnds, count, has(DataBlockFlags.wideKeyEnds), to: suffixSize)
+        {
+            return .failure("the key ends of a data block do not ascend to \(suffixSize)")
+        }
+        if has(DataBlockFlags.kinds) {
+            for index in 0..<count where unsafe EntryKind(rawValue: payload[kinds + index]) == nil {
+                return .failure(unsafe "entry \(index) of a data block has kind \(payload[kinds + index])")
+            }
+        }
+        return .success(self)
+    }
+}
+
+/// Why bytes are not the structure they should be.
+struct LayoutFault: Error, ExpressibleByStringInterpolation {
+    let detail: String
+    init(stringLiteral value: String) { detail = value }
+}
+
+@inline(__always)
+private func loadEnd(_ base: UnsafeRawPointer, _ index: Int, _ isWide: Bool) -> Int {
+    unsafe isWide
+        ? Int(UInt32(littleEndian: base.loadUnaligned(fromByteOffset: index &* 4, as: UInt32.self)))
+        : Int(UInt16(littleEndian: base.loadUnaligned(fromByteOffset: index &* 2, as: UInt16.self)))
+}
+
+private func endsAscend(
+    _ payload: UnsafeRawBufferPointer, _ offset: Int, _ count: Int, _ isWide: Bool, to total: Int
+) -> Bool {
+    let base = unsafe payload.baseAddress! + offset
+    var previous = 0
+    for index in 0..<count {
+        let end = unsafe loadEnd(base, index, isWide)
+        if end < previous { return false }
+        previous = end
+    }
+    return previous == total
+}
+
+// Unchecked: immutable after init, and so is the memory it points into.
+@safe final class DataBlock: @unchecked Sendable {
+    let count: Int
+    let prefix: UnsafeRawBufferPointer
+    private let layout: DataLayout
+    private let base: UnsafeRawPointer
+    private let memory: BlockMemory
+
+    /// - Precondition: `layout` was parsed from the payload that starts at `offset` of `memory`.
+    init(memory: BlockMemory, offset: Int, layout: DataLayout) {
+        self.memory = memory
+        self.layout = layout
+        count = layout.count
+        unsafe base = unsafe UnsafeRawPointer(memory.bytes.baseAddress! + offset)
+        unsafe prefix = unsafe UnsafeRawBufferPointer(start: base + layout.prefix, count: layout.prefixCount)
+    }
+
+    // Element access is unchecked: `DataLayout.parse` has proven that all slices lie inside the payload.
+
+    /// The key of entry `index` without the block's prefix.
+    @inline(__always)
+    func suffix(_ index: Int) -> UnsafeRawBufferPointer {
+        let column = unsafe base + layout.suffixes
+        guard layout.has(DataBlockFlags.keyEnds) else {
+            return unsafe UnsafeRawBufferPointer(start: column + index &* layout.suffixSize, count: layout.suffixSize)
+        }
+        return unsafe slice(column, base + layout.keyEnds, index, layout.has(DataBlockFlags.wideKeyEnds))
+    }
+
+    @inline(__always)
+    func value(_ index: Int) -> UnsafeRawBufferPointer {
+        guard layout.has(DataBlockFlags.valueEnds) else {
+            return unsafe UnsafeRawBufferPointer(start: base + index &* layout.valueSize, count: layout.valueSize)
+        }
+        return unsafe slice(base, base + layout.valueEnds, index, layout.has(DataBlockFlags.wideValueEnds))
+    }
+
+    @inline(__always)
+    func kind(_ index: Int) -> EntryKind {
+        guard layout.has(DataBlockFlags.kinds) else { return .put }
+        return unsafe EntryKind(rawValue: base.load(fromByteOffset: layout.kinds &+ index, as: UInt8.self))!
+    }
+
+    @inline(__always)
+    func expiry(_ index: Int) -> Expiry {
+        guard layout.has(DataBlockFlags.expiries) else { return .never }
+        let raw = unsafe base.loadUnaligned(fromByteOffset: layout.expiries &+ index &* 8, as: UInt64.self)
+        return Expiry(rawValue: UInt64(littleEndian: raw))
+    }
+
+    @inline(__always)
+    func entry(_ index: Int, key: UnsafeRawBufferPointer) -> EntryView {
+        unsafe EntryView(key: key, kind: kind(index), expiry: expiry(index), value: value(index))
+    }
+
+    func tag(_ index: Int) -> UInt8 { unsafe base.load(fromByteOffset: layout.tags + index, as: UInt8.self) }
+
+    /// The index of `key`, or nil.
+    func find(_ key: UnsafeRawBufferPointer, hash: UInt64) -> Int? {
+        let prefixCount = unsafe prefix.count
+        guard key.count >= prefixCount, let keyBase = key.baseAddress else { return nil }
+        if prefixCount > 0, unsafe !bytesAreEqual(prefix.baseAddress!, keyBase, count: prefixCount) { return nil }
+        let restCount = key.count &- prefixCount
+        let rest = unsafe keyBase + prefixCount
+        let pattern = UInt64(DataBlockFormat.tag(ofHash: hash)) &* 0x0101_0101_0101_0101
+        let tags = unsafe base + layout.tags
+        var start = 0
+        while start < count {
+            // Eight tags at once. The footer is behind the tags, so the load stays inside the payload; what it reads beyond
+            // the last tag is masked by the count.
+            let word = unsafe UInt64(littleEndian: tags.loadUnaligned(fromByteOffset: start, as: UInt64.self)) ^ pattern
+            var hits = (word &- 0x0101_0101_0101_0101) & ~word & 0x8080_8080_8080_8080
+            while hits != 0 {
+                let index = start &+ hits.trailingZeroBitCount / 8
+                if index >= count { return nil }
+                let suffix = unsafe suffix(index)
+                if suffix.count == restCount,
+                    unsafe restCount == 0 || bytesAreEqual(suffix.baseAddress!, rest, count: restCount)
+                {
+                    return index
+                }
+                hits &= hits &- 1
+            }
+            start &+= 8
+        }
+        return nil
+    }
+
+    /// The first entry at or behind `key`; `count` when all are before it.
+    func lowerBound(_ key: UnsafeRawBufferPointer) -> Int {
+        let shared = unsafe commonPrefixCount(prefix, key)
+        if unsafe shared < prefix.count {
+            // The key leaves the prefix: all entries lie on one side of it.
+            return unsafe shared == key.count || prefix[shared] > key[shared] ? 0 : count
+        }
+        let rest = unsafe UnsafeRawBufferPointer(rebasing: key[prefix.count...])
+        var low = 0
+        var high = count
+        while low < high {
+            let middle = (low + high) / 2
+            if unsafe compareBytes(suffix(middle), rest) < 0 { low = middle + 1 } else { high = middle }
+        }
+        return low
+    }
+
+    @inline(__always)
+    private func slice(_ column: UnsafeRawPointer, _ ends: UnsafeRawPointer, _ index: Int, _ isWide: Bool)
+        -> UnsafeRawBufferPointer
+    {
+        let start = unsafe index == 0 ? 0 : loadEnd(ends, index &- 1, isWide)
+        let end = unsafe loadEnd(ends, index, isWide)
+        return unsafe UnsafeRawBufferPointer(start: column + start, count: end &- start)
+    }
+}

@@ -1,0 +1,31 @@
+// The knobs of a table. Stored in its properties; a reader needs none of them.
+
+package struct TableOptions: Equatable, Sendable {
+    /// A data block is cut when the next entry would make it larger.
+    package var blockSizeBytes = 4096
+    /// Bits of filter an entry, 0 for none. 10 gives about 1 % false positives.
+    package var filterBitsPerKey = 10
+    /// Data blocks of one index partition and one filter partition.
+    package var blocksPerPartition = 64
+
+    package static let blockSizeBytesRange = 64...(1 << 20)
+    package static let filterBitsPerKeyRange = 0...32
+    package static let blocksPerPartitionRange = 1...4096
+
+    package init() {}
+
+    package func validate() throws(EngineError) {
+        guard TableOptions.blockSizeBytesRange.contains(blockSizeBytes) else {
+            throw .unsupported(
+                detail: "blockSizeBytes \(blockSizeBytes) is outside \(TableOptions.blockSizeBytesRange)")
+        }
+        guard TableOptions.filterBitsPerKeyRange.contains(filterBitsPerKey) else {
+            throw .unsupported(
+                detail: "filterBitsPerKey \(filterBitsPerKey) is outside \(TableOptions.filterBitsPerKeyRange)")
+        }
+        guard TableOptions.blocksPerPartitionRange.contains(blocksPerPartition) else {
+            throw .unsupported(
+                detail: "blocksPerPartition \(blocksPerPartition) is outside \(TableOptions.blocksPerPartitionRange)")
+        }
+    }
+}

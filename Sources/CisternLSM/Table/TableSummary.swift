@@ -1,0 +1,103 @@
+// What a table says about itself: the properties block, read at open.
+//
+//    u64 entries │ u64 deletes │ u64 appends │ u64 never-expiring │ u64 latest processing-time expiry │ u64 latest event-time
+//    expiry │ u64 key bytes │ u64 value bytes │ u64 data blocks │ u32 block size │ u32 filter bits a key
+//    u16 first key group │ u16 last key group │ varint-prefixed smallest key │ varint-prefixed largest key
+
+internal import CisternFileSystem
+package import CisternPrimitives
+
+package struct TableSummary: Equatable, Sendable {
+    package var entryCount: UInt64 = 0
+    package var deleteCount: UInt64 = 0
+    package var appendCount: UInt64 = 0
+    /// Puts and appends that do not expire. A file without them and without deletes is dead as a whole once both latest
+    /// expiries have passed.
+    package var neverExpiringCount: UInt64 = 0
+    /// Latest expiry by each clock, in milliseconds, of puts and appends; 0 when none has one.
+    package var maxExpiryProcessing: UInt64 = 0
+    package var maxExpiryEvent: UInt64 = 0
+    package var rawKeyBytes: UInt64 = 0
+    package var rawValueBytes: UInt64 = 0
+    package var dataBlockCount: UInt64 = 0
+    package var blockSizeBytes: UInt32 = 0
+    package var filterBitsPerKey: UInt32 = 0
+    package var keyGroups = KeyGroupRange(first: 0, last: 0)
+    package var smallestKey: [UInt8] = []
+    package var largestKey: [UInt8] = []
+    package var fileBytes: UInt64 = 0
+
+    package init() {}
+
+    /// True when every put and append has expired and nothing is deleted: reading it can only show what is dead.
+    package func isExpired(_ clock: ExpiryClock) -> Bool {
+        deleteCount == 0 && neverExpiringCount == 0 && maxExpiryProcessing <= clock.processing
+            && maxExpiryEvent <= clock.event
+    }
+
+    mutating func count(_ entry: EntryView) {
+        entryCount += 1
+        unsafe rawKeyBytes += UInt64(entry.key.count)
+        unsafe rawValueBytes += UInt64(entry.value.count)
+        if entry.kind == .delete {
+            deleteCount += 1
+            return
+        }
+        if entry.kind == .append { appendCount += 1 }
+        let expiry = entry.expiry
+        if expiry == .never {
+            neverExpiringCount += 1
+        } else if expiry.isEventTime {
+            maxExpiryEvent = max(maxExpiryEvent, expiry.milliseconds)
+        } else {
+            maxExpiryProcessing = max(maxExpiryProcessing, expiry.milliseconds)
+        }
+    }
+
+    func encode() -> [UInt8] {
+        var writer = ByteWriter(capacity: 128)
+        for number in [
+            entryCount, deleteCount, appendCount, neverExpiringCount, maxExpiryProcessing, maxExpiryEvent, rawKeyBytes,
+            rawValueBytes, dataBlockCount,
+        ] { writer.writeInteger(number) }
+        writer.writeInteger(blockSizeBytes)
+        writer.writeInteger(filterBitsPerKey)
+        writer.writeInteger(keyGroups.first)
+        writer.writeInteger(keyGroups.last)
+        writer.writeLengthPrefixed(smallestKey)
+        writer.writeLengthPrefixed(largestKey)
+        return writer.bytes
+    }
+
+    /// nil when the bytes are not a summary.
+    static func decode(_ bytes: UnsafeRawBufferPointer, fileBytes: UInt64) -> TableSummary? {
+        var reader = unsafe ByteReader(bytes)
+        var numbers: [UInt64] = []
+        for _ in 0..<9 {
+            guard let number: UInt64 = reader.readInteger() else { return nil }
+            numbers.append(number)
+        }
+        guard let blockSize: UInt32 = reader.readInteger(), let filterBits: UInt32 = reader.readInteger(),
+            let first: UInt16 = reader.readInteger(), let last: UInt16 = reader.readInteger(), first <= last,
+            let smallest = unsafe reader.readLengthPrefixed(), let largest = unsafe reader.readLengthPrefixed(),
+            reader.isAtEnd
+        else { return nil }
+        var summary = TableSummary()
+        summary.entryCount = numbers[0]
+        summary.deleteCount = numbers[1]
+        summary.appendCount = numbers[2]
+        summary.neverExpiringCount = numbers[3]
+        summary.maxExpiryProcessing = numbers[4]
+        summary.maxExpiryEvent = numbers[5]
+        summary.rawKeyBytes = numbers[6]
+        summary.rawValueBytes = numbers[7]
+        summary.dataBlockCount = numbers[8]
+        summary.blockSizeBytes = blockSize
+        summary.filterBitsPerKey = filterBits
+        summary.keyGroups = KeyGroupRange(first: first, last: last)
+        summary.smallestKey = unsafe Array(smallest)
+        summary.largestKey = unsafe Array(largest)
+        summary.fileBytes = fileBytes
+        return summary
+    }
+}

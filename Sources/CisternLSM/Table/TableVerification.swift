@@ -1,0 +1,72 @@
+// A whole table, checked: every block's checksum and structure, the order of keys, tags, filters, and that the properties
+// tell the truth. For `inspect`, for restores of doubtful files, and for tests. Reads around the cache.
+
+internal import CisternPrimitives
+
+extension TableReader {
+    /// - Throws: `corruption` at the first thing that is not as it should be.
+    package func verify() throws(EngineError) {
+        var counted = TableSummary()
+        var previous = GrowingBuffer()
+        var key = GrowingBuffer()
+        for partition in 0..<top.count {
+            let row = top.row(partition)
+            let filter = row.filter.payloadBytes == 0 ? nil : try filterPartition(row.filter)
+            let index = try indexPartition(partition, .stream)
+            let before = counted.entryCount
+            for number in 0..<index.count {
+                let handle = index.handle(number)
+                let block = try dataBlock(handle, .stream)
+                for position in 0..<block.count {
+                    key.reset()
+                    unsafe key.append(block.prefix)
+                    unsafe key.append(block.suffix(position))
+                    let entry = unsafe block.entry(position, key: key.bytes)
+                    if let fault = unsafe fault(
+                        of: entry, behind: previous.bytes, index.separator(number), block.tag(position), filter)
+                    {
+                        throw tableCorruption(path, handle.offset, "entry \(position) \(fault)")
+                    }
+                    counted.count(entry)
+                    previous.reset()
+                    unsafe previous.append(entry.key)
+                }
+                counted.dataBlockCount += 1
+            }
+            guard counted.entryCount - before == UInt64(row.entryCount) else {
+                throw tableCorruption(
+                    path, row.index.offset,
+                    "partition \(partition) has \(counted.entryCount - before) entries, recorded are \(row.entryCount)")
+            }
+        }
+        unsafe try compare(counted, largest: Array(previous.bytes))
+    }
+
+    private func fault(
+        of entry: EntryView, behind previous: UnsafeRawBufferPointer, _ separator: UnsafeRawBufferPointer, _ tag: UInt8,
+        _ filter: FilterPartition?
+    ) -> String? {
+        if unsafe entry.key.count < keyGroupBytes { return "has a key without a key group" }
+        if unsafe compareBytes(previous, entry.key) >= 0 { return "has a key that is not greater than the one before" }
+        if unsafe compareBytes(separator, entry.key) > 0 { return "lies before its block's separator" }
+        let hash = unsafe Hash64.hash(entry.key)
+        if tag != DataBlockFormat.tag(ofHash: hash) { return "has a tag that is not its key's" }
+        if let filter, !filter.mayContain(hash) { return "is missing in its partition's filter" }
+        return nil
+    }
+
+    private func compare(_ counted: TableSummary, largest: [UInt8]) throws(EngineError) {
+        var expected = summary
+        // What counting cannot tell.
+        expected.fileBytes = 0
+        expected.blockSizeBytes = 0
+        expected.filterBitsPerKey = 0
+        var found = counted
+        found.smallestKey = summary.smallestKey
+        found.largestKey = largest
+        found.keyGroups = summary.keyGroups
+        guard found == expected else {
+            throw tableCorruption(path, 0, "the properties say \(expected), the entries are \(found)")
+        }
+    }
+}

@@ -28,6 +28,8 @@ let package = Package(
         .executable(name: "cistern", targets: ["cistern"]),
     ],
     dependencies: [
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0", traits: []),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
     ],
@@ -55,6 +57,14 @@ let package = Package(
             ], swiftSettings: strict),
 
         // Tier 3
+        .target(
+            name: "CisternTransport",
+            dependencies: [
+                "CisternPrimitives", "CisternWire", "CisternWireMessages",
+                .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "Logging", package: "swift-log"),
+            ], swiftSettings: strict),
         .target(name: "CisternLSM", dependencies: ["CisternPrimitives", "CisternFileSystem"], swiftSettings: strict),
 
         // Examples
@@ -102,5 +112,12 @@ let package = Package(
             name: "CisternLSMTests",
             dependencies: ["CisternLSM", "CisternFileSystem", "CisternPrimitives", "CisternTestKit"],
             swiftSettings: testing),
+        .testTarget(
+            name: "CisternTransportTests",
+            dependencies: [
+                "CisternPrimitives", "CisternWire", "CisternWireMessages", "CisternTransport",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOEmbedded", package: "swift-nio"), .product(name: "Logging", package: "swift-log"),
+            ], swiftSettings: testing),
     ]
 )

@@ -89,7 +89,7 @@ let package = Package(
         // Tests
         .testTarget(name: "FlightsExampleTests", dependencies: ["FlightsExample", "CZstd"], swiftSettings: testing),
         .target(
-            name: "CisternTestKit", dependencies: ["CisternPrimitives", "CisternFileSystem"],
+            name: "CisternTestKit", dependencies: ["CisternPrimitives", "CisternFileSystem", "CisternLSM"],
             path: "Tests/CisternTestKit", swiftSettings: testing),
         .testTarget(
             name: "CisternFileSystemTests", dependencies: ["CisternFileSystem", "CisternPrimitives", "CisternTestKit"],
@@ -110,6 +110,10 @@ let package = Package(
             ], swiftSettings: testing),
         .testTarget(
             name: "CisternLSMTests",
+            dependencies: ["CisternLSM", "CisternFileSystem", "CisternPrimitives", "CisternTestKit"],
+            swiftSettings: testing),
+        .testTarget(
+            name: "CisternEngineTests",
             dependencies: ["CisternLSM", "CisternFileSystem", "CisternPrimitives", "CisternTestKit"],
             swiftSettings: testing),
         .testTarget(

@@ -1,0 +1,39 @@
+// The engine's background threads. Each lane runs one job at a time, so what a lane owns needs no lock; a flush never waits
+// behind a compaction, and a log sync behind neither.
+
+package import CisternPrimitives
+
+package struct EngineLanes: Sendable {
+    /// Log appends and syncs of all trees.
+    package let log: any BackgroundLane
+    /// Manifests, snapshot records, removal of files.
+    package let metadata: any BackgroundLane
+    package let flush: any BackgroundLane
+    package let compaction: any BackgroundLane
+    /// Opening of trees, which reads their logs.
+    package let recovery: any BackgroundLane
+
+    package init(
+        log: any BackgroundLane, metadata: any BackgroundLane, flush: any BackgroundLane,
+        compaction: any BackgroundLane, recovery: any BackgroundLane
+    ) {
+        self.log = log
+        self.metadata = metadata
+        self.flush = flush
+        self.compaction = compaction
+        self.recovery = recovery
+    }
+
+    /// A thread for each lane.
+    package static func threads() -> EngineLanes {
+        EngineLanes(
+            log: SerialThread(name: "cistern-log"), metadata: SerialThread(name: "cistern-meta"),
+            flush: SerialThread(name: "cistern-flush"), compaction: SerialThread(name: "cistern-compact"),
+            recovery: SerialThread(name: "cistern-open"))
+    }
+
+    /// Work that feeds other lanes stops first.
+    func stop() {
+        for lane in [recovery, compaction, flush, log, metadata] { lane.stop() }
+    }
+}

@@ -1,0 +1,67 @@
+// Every knob of the engine, with unit, default and bounds.
+
+internal import CisternPrimitives
+
+package struct EngineOptions: Sendable {
+    /// Where everything is kept; created when it does not exist.
+    package var directory: String
+    /// A tree's memtable is sealed at this size.
+    package var memtableBytes = 64 << 20
+    /// Sealed memtables of a tree that may wait for their flush before writes are answered busy.
+    package var sealedMemtablesMax = 3
+    /// One budget for the blocks of all trees.
+    package var blockCacheBytes = 256 << 20
+    package var log = LogMode.synced
+    /// Log bytes of a tree that may wait to be written before writes are answered busy.
+    package var queuedLogBytesMax = 64 << 20
+    package var table = TableOptions()
+    package var compaction = CompactionOptions()
+    /// A failed tree tries to become writable after the first delay, then after twice as long, up to the last.
+    package var retryFirstMilliseconds: UInt64 = 100
+    package var retryLastMilliseconds: UInt64 = 10_000
+    /// How often a tree without writes looks for files whose every entry has expired.
+    package var expiryCheckMilliseconds: UInt64 = 60_000
+    /// Hint that goes with a busy answer.
+    package var busyRetryMilliseconds: UInt64 = 20
+
+    package init(directory: String) { self.directory = directory }
+
+    package func validate() throws(EngineError) {
+        try table.validate()
+        guard !directory.isEmpty else { throw .unsupported(detail: "the data directory has no name") }
+        try check("memtableBytes", memtableBytes, EngineOptions.memtableBytesRange)
+        try check("sealedMemtablesMax", sealedMemtablesMax, 1...64)
+        try check("blockCacheBytes", blockCacheBytes, 0...Int.max)
+        try check("queuedLogBytesMax", queuedLogBytesMax, 1...Int.max)
+        try check("levelZeroTrigger", compaction.levelZeroTrigger, 1...1000)
+        try check("levelZeroStop", compaction.levelZeroStop, (compaction.levelZeroTrigger + 1)...10_000)
+        try check("levelOneBytes", Int(clamping: compaction.levelOneBytes), 1...Int.max)
+        try check("levelMultiplier", Int(clamping: compaction.levelMultiplier), 2...1000)
+        try check("targetFileBytes", Int(clamping: compaction.targetFileBytes), 1...Int.max)
+        try check("retryFirstMilliseconds", Int(clamping: retryFirstMilliseconds), 1...Int.max)
+        guard retryLastMilliseconds >= retryFirstMilliseconds else {
+            throw .unsupported(
+                detail: "retryLastMilliseconds \(retryLastMilliseconds) is below retryFirstMilliseconds "
+                    + "\(retryFirstMilliseconds)")
+        }
+        try check("expiryCheckMilliseconds", Int(clamping: expiryCheckMilliseconds), 1...Int.max)
+    }
+
+    package static let memtableBytesRange = 4096...(1 << 31)
+
+    private func check(_ name: String, _ value: Int, _ range: ClosedRange<Int>) throws(EngineError) {
+        guard range.contains(value) else { throw .unsupported(detail: "\(name) \(value) is outside \(range)") }
+    }
+}
+
+/// Bounds of what a tree takes. The wire has the same or smaller ones.
+package enum EngineLimits {
+    /// A store key begins with key group and state id.
+    package static let keyBytesMin = 4
+    package static let keyBytesMax = 32 << 10
+    package static let valueBytesMax = 16 << 20
+    package static let batchBytesMax = 32 << 20
+    package static let batchEntriesMax = 65_536
+    package static let storeNameBytesMax = 512
+    package static let writerNameBytesMax = 512
+}

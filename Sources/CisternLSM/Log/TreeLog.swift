@@ -1,0 +1,245 @@
+// The log of one tree while it is open: the owner appends records to a queue, the log lane writes what has queued.
+//
+//   owner: append ─► queue ─► log lane: one write, one fdatasync for all of it ─► deliver(.durable(ticket)) ─► owner
+//
+// There is no timer: while one group is being synced, the next one gathers. A failed write or sync stops the log: the file's
+// state is unknown, so it takes nothing more until `restart` begins a new segment.
+
+internal import CisternFileSystem
+internal import CisternPrimitives
+internal import Synchronization
+
+enum LogEvent: Sendable {
+    /// Every record up to this ticket may be acknowledged.
+    case durable(ticket: UInt64)
+    /// Every record not acknowledged so far is in doubt, and the log is stopped.
+    case failed(EngineError)
+    /// A new segment is open after a failure.
+    case restarted
+}
+
+/// `queue` is guarded by its mutex. `file`, `openSegment`, `durableBytes` and `group` belong to the log lane, which runs one
+/// job at a time; the rest is immutable after init.
+final class TreeLog: @unchecked Sendable {
+    private struct Chunk {
+        let segment: UInt64
+        var records: ByteWriter
+        var lastTicket: UInt64
+    }
+
+    private struct Queue {
+        var chunks: [Chunk] = []
+        var bytes = 0
+        var lastTicket: UInt64 = 0
+        var isScheduled = false
+        var isStopped = false
+        /// The buffer of a group that was written, used again.
+        var spare: ByteWriter?
+    }
+
+    private let directory: String
+    private let tree: TreeID
+    private let mode: LogMode
+    private let fileSystem: any FileSystem
+    private let lane: any BackgroundLane
+    private let deliver: @Sendable (LogEvent) -> Void
+    private let queue = Mutex(Queue())
+
+    private var file: (any AppendFile)?
+    private var openSegment: UInt64 = 0
+    private var durableBytes: UInt64 = 0
+    private var isFailed = false
+
+    /// - Parameter previous: the segment that recovery read last, and its size; its records are still needed.
+    init(
+        directory: String, tree: TreeID, mode: LogMode, fileSystem: any FileSystem, lane: any BackgroundLane,
+        previous: (segment: UInt64, bytes: UInt64), deliver: @escaping @Sendable (LogEvent) -> Void
+    ) {
+        self.directory = directory
+        self.tree = tree
+        self.mode = mode
+        self.fileSystem = fileSystem
+        self.lane = lane
+        self.deliver = deliver
+        openSegment = previous.segment
+        durableBytes = previous.bytes
+    }
+
+    /// Bytes that wait to be written.
+    var queuedBytes: Int { queue.withLock { $0.bytes } }
+
+    /// Queues a record and returns its ticket. Called by the owner.
+    func append(_ record: LogRecord, segment: UInt64) -> UInt64 {
+        let (ticket, mustSchedule) = queue.withLock { queue in
+            if queue.chunks.last?.segment != segment {
+                var records = queue.spare ?? ByteWriter()
+                queue.spare = nil
+                records.reset()
+                queue.chunks.append(Chunk(segment: segment, records: records, lastTicket: 0))
+            }
+            let last = queue.chunks.count - 1
+            let before = queue.chunks[last].records.count
+            LogFormat.encodeRecord(record, segment: segment, into: &queue.chunks[last].records)
+            queue.bytes += queue.chunks[last].records.count - before
+            queue.lastTicket += 1
+            queue.chunks[last].lastTicket = queue.lastTicket
+            let mustSchedule = !queue.isScheduled
+            queue.isScheduled = true
+            return (queue.lastTicket, mustSchedule)
+        }
+        if mustSchedule { lane.submit { [self] in drain() } }
+        return ticket
+    }
+
+    /// Begins a new segment after a failure. Everything queued before is dropped: its writers were told.
+    func restart(at segment: UInt64) {
+        lane.submit { [self] in
+            queue.withLock { queue in
+                queue.chunks = []
+                queue.bytes = 0
+            }
+            isFailed = false
+            // The records of the failed segment are flushed by now, so the new one depends on none.
+            openSegment = 0
+            durableBytes = 0
+            file?.close()
+            file = nil
+            do throws(EngineError) {
+                try roll(to: segment)
+                deliver(.restarted)
+            } catch {
+                isFailed = true
+                deliver(.failed(error))
+            }
+        }
+    }
+
+    /// Removes the segments below `segment`, whose records are in table files. The next segment is begun first and names its
+    /// predecessor, so that a manifest that lost its last edit is told from one that never had it.
+    func prune(below segment: UInt64) {
+        lane.submit { [self] in
+            guard !isFailed else { return }
+            do throws(EngineError) {
+                if openSegment < segment { try roll(to: segment) }
+            } catch {
+                isFailed = true
+                return deliver(.failed(error))
+            }
+            LogPruning.removeSegments(below: segment, in: directory, fileSystem: fileSystem)
+        }
+    }
+
+    /// Closes the file after what is queued was written; nothing may be appended afterwards.
+    func close(_ completion: @escaping @Sendable () -> Void) {
+        lane.submit { [self] in
+            file?.close()
+            file = nil
+            completion()
+        }
+    }
+
+    // MARK: Log lane
+
+    private func drain() {
+        let chunks = queue.withLock { queue in
+            let chunks = queue.chunks
+            queue.chunks = []
+            queue.bytes = 0
+            queue.isScheduled = false
+            return chunks
+        }
+        guard !isFailed, let last = chunks.last else { return }
+        do throws(EngineError) {
+            for chunk in chunks { try write(chunk) }
+            deliver(.durable(ticket: last.lastTicket))
+        } catch {
+            isFailed = true
+            deliver(.failed(error))
+        }
+    }
+
+    private func write(_ chunk: Chunk) throws(EngineError) {
+        if chunk.segment != openSegment || file == nil { try roll(to: chunk.segment) }
+        guard let file else { return }
+        var bytes = chunk.records.bytes
+        let durable = durableBytes
+        let outcome: Result<Void, FileError> = unsafe bytes.withUnsafeMutableBytes { buffer in
+            unsafe LogFormat.finish(buffer, durableBytes: durable)
+            do throws(FileError) {
+                unsafe try file.append(UnsafeRawBufferPointer(buffer))
+                if mode == .synced { try file.sync() }
+                return .success(())
+            } catch {
+                return .failure(error)
+            }
+        }
+        try asEngineError { () throws(FileError) in try outcome.get() }
+        if mode == .synced { durableBytes = file.size }
+        queue.withLock { queue in
+            if chunk.records.count <= TreeLog.spareBytesMax { queue.spare = chunk.records }
+        }
+    }
+
+    /// A larger buffer is given back to the allocator instead of being kept for the next group.
+    private static let spareBytesMax = 4 << 20
+
+    private func roll(to segment: UInt64) throws(EngineError) {
+        let header = LogSegmentHeader(
+            tree: tree.number, segment: segment, previousSegment: openSegment,
+            previousBytes: try closeSegment())
+        let path = directory + "/" + DataDirectory.segmentName(segment)
+        let created = try asEngineError { () throws(FileError) in
+            let created = try fileSystem.createAppend(path)
+            try created.append(LogFormat.encodeHeader(header))
+            try created.sync()
+            try fileSystem.syncDirectory(directory)
+            return created
+        }
+        file = created
+        openSegment = segment
+        durableBytes = UInt64(LogFormat.headerBytes)
+    }
+
+    /// Makes the open segment durable as a whole, so that the next one's header can vouch for it. Returns its size.
+    private func closeSegment() throws(EngineError) -> UInt64 {
+        guard let file else { return durableBytes }
+        try asEngineError { () throws(FileError) in try file.sync() }
+        let size = file.size
+        file.close()
+        self.file = nil
+        return size
+    }
+}
+
+enum LogPruning {
+    /// What cannot be removed is removed by the next recovery, so errors are dropped.
+    static func removeSegments(below segment: UInt64, in directory: String, fileSystem: any FileSystem) {
+        do throws(FileError) {
+            for name in try fileSystem.list(directory) {
+                guard let number = DataDirectory.segmentNumber(ofName: name), number < segment else { continue }
+                try fileSystem.remove(directory + "/" + name)
+            }
+        } catch {
+            return
+        }
+    }
+}
+
+/// When a write is acknowledged.
+package enum LogMode: String, Sendable, CaseIterable {
+    /// At once; a crash loses what was not flushed, and the writer replays from its checkpoint.
+    case off
+    /// When the log was written to the operating system: survives the process, not the machine.
+    case buffered
+    /// When the log was synced: survives the machine.
+    case synced
+}
+
+/// Runs file calls and turns their error into the engine's.
+func asEngineError<Value>(_ body: () throws(FileError) -> Value) throws(EngineError) -> Value {
+    do {
+        return try body()
+    } catch {
+        throw .file(error)
+    }
+}

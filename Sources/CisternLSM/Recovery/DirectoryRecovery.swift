@@ -1,0 +1,205 @@
+// What a data directory holds, read when it is opened: trees, snapshots, and which table files nobody refers to.
+//
+// A tree or snapshot that cannot be read is reported and left alone, and as long as there is one no table file is removed: it
+// may be the one it refers to.
+
+internal import CisternFileSystem
+internal import CisternPrimitives
+
+/// Something in a data directory that cannot be used.
+package struct DamagedPart: Equatable, Sendable {
+    package let path: String
+    /// The tree it is, when it is one; `Engine.retireTree` removes it.
+    package let tree: TreeID?
+    package let error: EngineError
+}
+
+struct RecoveredTree {
+    let id: TreeID
+    let state: TreeState
+    let manifest: UInt64
+}
+
+struct DirectoryContents {
+    var trees: [RecoveredTree] = []
+    var snapshots: [(number: UInt64, record: SnapshotRecord)] = []
+    var damaged: [DamagedPart] = []
+    var tableNumbers: Set<UInt64> = []
+    var nextTree: UInt64 = 1
+    var nextSnapshot: UInt64 = 1
+    var nextTable: UInt64 = 1
+}
+
+struct DirectoryRecovery {
+    let root: String
+    let fileSystem: any FileSystem
+
+    /// Format of the directory as a whole. On disk: never renumber.
+    static let formatVersion: UInt16 = 1
+    static let formatMagic: UInt32 = 0x5453_4943
+
+    func run() throws(EngineError) -> DirectoryContents {
+        var contents = DirectoryContents()
+        try makeDirectories()
+        try readTables(&contents)
+        try readTrees(&contents)
+        try readSnapshots(&contents)
+        try finishExchanges(&contents)
+        checkFiles(&contents)
+        if contents.damaged.isEmpty { try removeOrphans(contents) }
+        return contents
+    }
+
+    private func makeDirectories() throws(EngineError) {
+        try asEngineError { () throws(FileError) in
+            for directory in [
+                DataDirectory.tables(root), DataDirectory.trees(root), DataDirectory.snapshots(root),
+            ] { try fileSystem.createDirectory(directory) }
+        }
+        let path = root + "/" + DataDirectory.formatName
+        if fileSystem.exists(path) { return try checkFormat(path) }
+        var writer = ByteWriter(capacity: 8)
+        writer.writeInteger(DirectoryRecovery.formatMagic)
+        writer.writeInteger(DirectoryRecovery.formatVersion)
+        writer.writeInteger(UInt16(0))
+        try asEngineError { () throws(FileError) in
+            try AtomicFile.write(writer.bytes, to: DataDirectory.formatName, in: root, fileSystem: fileSystem)
+        }
+    }
+
+    private func checkFormat(_ path: String) throws(EngineError) {
+        let bytes = try asEngineError { () throws(FileError) in try fileSystem.readAll(path, limit: 64) }
+        let fields = unsafe bytes.withUnsafeBytes { bytes -> (UInt32, UInt16)? in
+            var reader = unsafe ByteReader(bytes)
+            guard let magic = reader.readInteger(as: UInt32.self), let version = reader.readInteger(as: UInt16.self)
+            else { return nil }
+            return (magic, version)
+        }
+        guard let (magic, version) = fields, magic == DirectoryRecovery.formatMagic else {
+            throw corruption(path, 0, "this is not the format file of a data directory")
+        }
+        guard version == DirectoryRecovery.formatVersion else {
+            throw .unsupported(
+                detail: "\(root) has format \(version), and this program reads format "
+                    + "\(DirectoryRecovery.formatVersion): use the program that wrote it, or a newer one")
+        }
+    }
+
+    private func list(_ directory: String) throws(EngineError) -> [String] {
+        try asEngineError { () throws(FileError) in try fileSystem.list(directory) }
+    }
+
+    private func readTables(_ contents: inout DirectoryContents) throws(EngineError) {
+        for name in try list(DataDirectory.tables(root)) {
+            guard let number = DataDirectory.tableNumber(ofName: name) else { continue }
+            contents.tableNumbers.insert(number)
+            contents.nextTable = max(contents.nextTable, number + 1)
+        }
+    }
+
+    // MARK: Trees
+
+    private func readTrees(_ contents: inout DirectoryContents) throws(EngineError) {
+        for name in try list(DataDirectory.trees(root)).sorted() {
+            guard let id = DataDirectory.treeID(ofName: name) else { continue }
+            contents.nextTree = max(contents.nextTree, id.number + 1)
+            let directory = DataDirectory.tree(root, id)
+            guard fileSystem.exists(directory + "/" + DataDirectory.currentName) else {
+                // Creation or removal of the tree was interrupted; nobody was told that it exists.
+                try TreeManifest.removeDirectory(directory, fileSystem: fileSystem)
+                continue
+            }
+            do throws(EngineError) {
+                contents.trees.append(try readTree(id, directory))
+            } catch {
+                contents.damaged.append(DamagedPart(path: directory, tree: id, error: error))
+            }
+        }
+    }
+
+    private func readTree(_ id: TreeID, _ directory: String) throws(EngineError) -> RecoveredTree {
+        let currentPath = directory + "/" + DataDirectory.currentName
+        let current = try asEngineError { () throws(FileError) in
+            try fileSystem.readAll(currentPath, limit: ManifestFormat.currentBytes * 2)
+        }
+        let number = try ManifestFormat.decodeCurrent(current, path: currentPath)
+        let path = directory + "/" + DataDirectory.manifestName(number)
+        let bytes = try asEngineError { () throws(FileError) in
+            try fileSystem.readAll(path, limit: ManifestFormat.manifestBytesMax)
+        }
+        let state = try ManifestFormat.decode(bytes, path: path, tree: id, number: number)
+        return RecoveredTree(id: id, state: state, manifest: number)
+    }
+
+    /// Trees that another one was made in place of, and that a crash left behind.
+    private func finishExchanges(_ contents: inout DirectoryContents) throws(EngineError) {
+        let replaced = Set(contents.trees.flatMap(\.state.replaces))
+        for id in replaced where contents.trees.contains(where: { $0.id == id }) {
+            try TreeManifest.removeDirectory(DataDirectory.tree(root, id), fileSystem: fileSystem)
+            contents.trees.removeAll { $0.id == id }
+        }
+    }
+
+    // MARK: Snapshots
+
+    private func readSnapshots(_ contents: inout DirectoryContents) throws(EngineError) {
+        let directory = DataDirectory.snapshots(root)
+        for name in try list(directory).sorted() {
+            let path = directory + "/" + name
+            guard let number = DataDirectory.snapshotNumber(ofName: name) else {
+                if name.hasSuffix(AtomicFile.temporarySuffix) {
+                    try asEngineError { () throws(FileError) in try fileSystem.remove(path) }
+                }
+                continue
+            }
+            contents.nextSnapshot = max(contents.nextSnapshot, number + 1)
+            do throws(EngineError) {
+                let bytes = try asEngineError { () throws(FileError) in
+                    try fileSystem.readAll(path, limit: SnapshotFormat.snapshotBytesMax)
+                }
+                contents.snapshots.append((number, try SnapshotFormat.decode(bytes, path: path)))
+            } catch {
+                contents.damaged.append(DamagedPart(path: path, tree: nil, error: error))
+            }
+        }
+    }
+
+    // MARK: Table files
+
+    /// A manifest that lost its last edit refers to files that were deleted afterwards: better refused than half read.
+    private func checkFiles(_ contents: inout DirectoryContents) {
+        let present = contents.tableNumbers
+        for tree in contents.trees {
+            guard let missing = tree.state.files.first(where: { !present.contains($0.number) }) else { continue }
+            let path = DataDirectory.tree(root, tree.id)
+            contents.damaged.append(
+                DamagedPart(path: path, tree: tree.id, error: missingFile(missing.number, path)))
+        }
+        for (number, record) in contents.snapshots {
+            guard let missing = record.fileNumbers.first(where: { !present.contains($0) }) else { continue }
+            let path = DataDirectory.snapshots(root) + "/" + DataDirectory.snapshotName(number)
+            contents.damaged.append(DamagedPart(path: path, tree: nil, error: missingFile(missing, path)))
+        }
+        let damagedTrees = Set(contents.damaged.compactMap(\.tree))
+        let damagedPaths = Set(contents.damaged.map(\.path))
+        contents.trees.removeAll { damagedTrees.contains($0.id) }
+        contents.snapshots.removeAll { number, _ in
+            damagedPaths.contains(DataDirectory.snapshots(root) + "/" + DataDirectory.snapshotName(number))
+        }
+    }
+
+    private func missingFile(_ number: UInt64, _ path: String) -> EngineError {
+        corruption(
+            path, 0,
+            "it refers to table file \(DataDirectory.tableName(number)), which is missing: restore from a snapshot")
+    }
+
+    private func removeOrphans(_ contents: DirectoryContents) throws(EngineError) {
+        var owned = Set(contents.trees.flatMap { $0.state.files.map(\.number) })
+        for (_, record) in contents.snapshots { owned.formUnion(record.fileNumbers) }
+        for number in contents.tableNumbers.subtracting(owned).sorted() {
+            let path = DataDirectory.tables(root) + "/" + DataDirectory.tableName(number)
+            try asEngineError { () throws(FileError) in try fileSystem.remove(path) }
+        }
+    }
+}

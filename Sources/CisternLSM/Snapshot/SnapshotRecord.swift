@@ -1,0 +1,129 @@
+// A snapshot on disk: one file with the picture of a tree at a checkpoint. Specification and vectors: proto-spec/snapshot.md.
+//
+//   0 u32 magic "CSNP" · 4 u16 version · 6 u16 zero · 8 u32 length of the body · 12 u32 CRC-32C of bytes 0..<12 and the body
+//   16 body: handle, identity, tree, checkpoint, progress, creation time, levels of file references
+
+internal import CisternFileSystem
+internal import CisternPrimitives
+
+/// What a snapshot is, for whoever lists or restores it.
+package struct SnapshotInfo: Equatable, Sendable {
+    /// Names the snapshot: `STORE/CHECKPOINT/FIRST-LAST/suffix`.
+    package let handle: String
+    package let identity: TreeIdentity
+    package let tree: TreeID
+    package let checkpoint: UInt64
+    /// Writes up to here are in the snapshot.
+    package let progress: WriteProgress
+    package let createdMilliseconds: UInt64
+    package let fileCount: Int
+    /// Bytes of the files' visible parts, an estimate where a window cuts a file.
+    package let bytes: UInt64
+}
+
+/// Names a snapshot that a tree is to be made from.
+package struct SnapshotReference: Hashable, Sendable {
+    package let handle: String
+    package init(handle: String) { self.handle = handle }
+}
+
+package struct SnapshotRecord: Equatable, Sendable {
+    package var handle: String
+    package var identity: TreeIdentity
+    package var tree: TreeID
+    package var checkpoint: UInt64
+    package var progress: WriteProgress
+    package var createdMilliseconds: UInt64
+    package var levels: [[FileRecord]]
+
+    package init(
+        handle: String, identity: TreeIdentity, tree: TreeID, checkpoint: UInt64, progress: WriteProgress,
+        createdMilliseconds: UInt64, levels: [[FileRecord]]
+    ) {
+        self.handle = handle
+        self.identity = identity
+        self.tree = tree
+        self.checkpoint = checkpoint
+        self.progress = progress
+        self.createdMilliseconds = createdMilliseconds
+        self.levels = levels
+    }
+
+    package var info: SnapshotInfo {
+        SnapshotInfo(
+            handle: handle, identity: identity, tree: tree, checkpoint: checkpoint, progress: progress,
+            createdMilliseconds: createdMilliseconds, fileCount: levels.reduce(0) { $0 + $1.count },
+            bytes: levels.joined().reduce(0) { $0 + $1.windowedBytes })
+    }
+
+    package var fileNumbers: [UInt64] { levels.joined().map(\.number) }
+}
+
+package enum SnapshotFormat {
+    // On disk: never change.
+    package static let magic: UInt32 = 0x504E_5343
+    package static let version: UInt16 = 1
+    package static let headerBytes = 16
+    package static let snapshotBytesMax = 1 << 30
+
+    package static func encode(_ record: SnapshotRecord) -> [UInt8] {
+        var body = ByteWriter(capacity: 256)
+        body.writeLengthPrefixed(Array(record.handle.utf8))
+        record.identity.encode(into: &body)
+        body.writeVarint(record.tree.number)
+        body.writeInteger(record.checkpoint)
+        record.progress.encode(into: &body)
+        body.writeInteger(record.createdMilliseconds)
+        FileRecord.encode(levels: record.levels, into: &body)
+        var writer = ByteWriter(capacity: body.count + headerBytes)
+        writer.writeInteger(magic)
+        writer.writeInteger(version)
+        writer.writeInteger(UInt16(0))
+        writer.writeInteger(UInt32(body.count))
+        writer.writeInteger(CRC32C.checksum(body.bytes, seed: CRC32C.checksum(writer.bytes)))
+        writer.writeBytes(body.bytes)
+        return writer.bytes
+    }
+
+    package static func decode(_ bytes: [UInt8], path: String) throws(EngineError) -> SnapshotRecord {
+        guard bytes.count >= headerBytes else { throw corruption(path, 0, "the header is cut short") }
+        let sum = CRC32C.checksum(Array(bytes[headerBytes...]), seed: CRC32C.checksum(Array(bytes[..<12])))
+        let fields = unsafe bytes.withUnsafeBytes { unsafe header($0) }
+        guard let fields, fields.magic == magic else { throw corruption(path, 0, "this is not a snapshot") }
+        guard fields.sum == sum else { throw corruption(path, 0, "the checksum does not match") }
+        guard fields.version == version else {
+            throw .unsupported(
+                detail: "\(path) has version \(fields.version), and this program reads version \(version)")
+        }
+        guard fields.length == bytes.count - headerBytes else {
+            throw corruption(path, 8, "the body has \(bytes.count - headerBytes) bytes, recorded are \(fields.length)")
+        }
+        guard let record = unsafe bytes.withUnsafeBytes({ unsafe decodeBody($0) }) else {
+            throw corruption(path, UInt64(headerBytes), "the body cannot be read")
+        }
+        return record
+    }
+
+    private static func header(
+        _ bytes: UnsafeRawBufferPointer
+    ) -> (magic: UInt32, version: UInt16, length: Int, sum: UInt32)? {
+        var reader = unsafe ByteReader(bytes)
+        guard let magic = reader.readInteger(as: UInt32.self), let version = reader.readInteger(as: UInt16.self),
+            reader.skip(2), let length = reader.readInteger(as: UInt32.self),
+            let sum = reader.readInteger(as: UInt32.self)
+        else { return nil }
+        return (magic, version, Int(length), sum)
+    }
+
+    private static func decodeBody(_ bytes: UnsafeRawBufferPointer) -> SnapshotRecord? {
+        var reader = unsafe ByteReader(bytes)
+        guard reader.skip(headerBytes), let handle = readName(&reader), let identity = TreeIdentity.decode(&reader),
+            let tree = reader.readVarint(), let checkpoint = reader.readInteger(as: UInt64.self),
+            let progress = WriteProgress.decode(&reader), let created = reader.readInteger(as: UInt64.self),
+            let levels = FileRecord.decodeLevels(&reader), reader.isAtEnd
+        else { return nil }
+        return SnapshotRecord(
+            handle: handle, identity: identity, tree: TreeID(tree), checkpoint: checkpoint, progress: progress,
+            createdMilliseconds: created, levels: levels)
+    }
+}

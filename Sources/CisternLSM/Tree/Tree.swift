@@ -1,0 +1,303 @@
+// One LSM tree: the keyed state of one key-group range of one store, written by one writer.
+//
+//   write ─► epoch, sequence ─► log queue ‖ memtable ─► [log lane syncs] ─► durable
+//              memtable full ─► sealed ─► [flush lane] ─► level 0 ─► [compaction lane] ─► deeper levels
+//   get   ─► memtable ─► sealed memtables ─► level 0, newest first ─► one file a level
+//
+// Threading: every method and every stored variable belongs to the owner's executor. Background lanes get immutable things
+// (sealed memtables, versions, edits) and post their completions back through the mailbox.
+
+internal import CisternFileSystem
+package import CisternPrimitives
+
+package enum WriteOutcome: Equatable, Sendable {
+    case applied
+    /// The batch was applied before; it is acknowledged again.
+    case duplicate
+    /// Not applied: the same batch may be sent again after the hint.
+    case busy(reason: BusyReason, retryMilliseconds: UInt64)
+}
+
+package enum BusyReason: String, Sendable {
+    /// Flushes are behind: as many sealed memtables wait as may.
+    case flushBehind
+    /// Compaction is behind: level 0 has as many runs as may be.
+    case compactionBehind
+    /// The log's disk is behind.
+    case logBehind
+}
+
+/// `@unchecked Sendable`: a reference may travel, but only the owner's executor touches what it refers to.
+package final class Tree: @unchecked Sendable {
+    package let id: TreeID
+    package let identity: TreeIdentity
+    let engine: Engine
+    let manifest: TreeManifest
+    let mailbox: TreeMailbox
+    let log: TreeLog?
+    let options: EngineOptions
+    let picker: CompactionPicker
+    /// Stops merges when the tree closes; `flushCancellation` stops flushes too, when nobody waits for them any more. These
+    /// two may be reached from any thread.
+    let cancellation = Cancellation()
+    let flushCancellation = Cancellation()
+
+    // Writer.
+    package internal(set) var epoch: UInt64
+    package internal(set) var writer: String
+    package internal(set) var lastSequence: UInt64
+    package internal(set) var watermark: UInt64
+    /// Highest epoch a `setEpoch` under way asks for; older writers are refused from then on.
+    var announcedEpoch: UInt64
+    var durableSequence: UInt64
+
+    // Data, newest to oldest: active, sealed (oldest first), version.
+    var active: Memtable
+    var sealed: [SealedMemtable]
+    var state: TreeState
+    var version: Version
+    /// Log segment of the active memtable.
+    var segment: UInt64
+
+    // Acknowledgements that wait for the log, in order.
+    struct Waiting {
+        let ticket: UInt64
+        let epoch: UInt64
+        let sequence: UInt64
+        let durable: @Sendable (Result<Void, EngineError>) -> Void
+    }
+    var waiting: [Waiting] = []
+    var waitingStart = 0
+    var lastTicket: UInt64 = 0
+
+    // Background work: at most one flush and one compaction of a tree at a time.
+    var isFlushing = false
+    var isCompacting = false
+    /// Edits whose commit failed; they are committed again before anything else of their kind.
+    var unfinishedFlush: FlushOutcome?
+    var unfinishedCompaction: UnfinishedCompaction?
+    var failures = TreeFailures()
+    var snapshots: [PendingSnapshot] = []
+    var lifecycle = Lifecycle.open
+    /// The tree's manifest is gone: what jobs still wrote belongs to nobody.
+    var isRetired = false
+    var closing: [@Sendable (Result<Void, EngineError>) -> Void] = []
+    var counters = TreeCounters()
+
+    enum Lifecycle {
+        case open, closing, closed
+    }
+
+    init(
+        id: TreeID, engine: Engine, manifest: TreeManifest, state: TreeState, recovered: RecoveredLog,
+        executor: any TreeExecutor
+    ) {
+        self.id = id
+        self.engine = engine
+        self.manifest = manifest
+        self.state = state
+        identity = state.identity
+        options = engine.options
+        picker = CompactionPicker(options: engine.options.compaction)
+        version = Version(state, tables: engine.tables)
+        epoch = state.epoch
+        writer = state.writer
+        announcedEpoch = state.epoch
+        let isCurrent = recovered.progress.epoch == state.epoch
+        lastSequence = isCurrent ? recovered.progress.sequence : 0
+        durableSequence = lastSequence
+        watermark = recovered.progress.watermark
+        active = recovered.active
+        sealed = recovered.sealed
+        segment = recovered.nextSegment
+        counters.recoveredBatches = recovered.records
+        let mailbox = TreeMailbox(executor: executor)
+        self.mailbox = mailbox
+        if engine.options.log == .off {
+            log = nil
+        } else {
+            log = TreeLog(
+                directory: DataDirectory.tree(engine.options.directory, id), tree: id, mode: engine.options.log,
+                fileSystem: engine.fileSystem, lane: engine.lanes.log,
+                previous: (recovered.lastSegment, recovered.lastBytes),
+                deliver: { event in mailbox.post { $0.received(event) } })
+        }
+        mailbox.attach(self)
+    }
+
+    var name: String { "\(identity.store) \(identity.keyGroups)" }
+
+    /// Where the writer is; what a memtable sealed at this moment covers.
+    var progress: WriteProgress { WriteProgress(epoch: epoch, sequence: lastSequence, watermark: watermark) }
+
+    // MARK: Writing
+
+    /// Applies a batch, at most once.
+    /// - Parameter durable: called once on the owner's executor when the batch may be acknowledged, or with the error that
+    ///   keeps it from being so; during this call when nothing has to be waited for. Not called for a busy outcome or a
+    ///   thrown error.
+    /// - Throws: `fenced`, `sequenceGap`, `readOnly`, `invalidEntry`, `closed`. None of them changes the tree.
+    package func write(
+        _ batch: EntryColumns, epoch: UInt64, sequence: UInt64, watermark: UInt64,
+        durable: @escaping @Sendable (Result<Void, EngineError>) -> Void
+    ) throws(EngineError) -> WriteOutcome {
+        guard lifecycle == .open else { throw .closed(tree: name) }
+        guard epoch == announcedEpoch, epoch == self.epoch else {
+            throw .fenced(current: max(announcedEpoch, self.epoch), found: epoch)
+        }
+        if sequence <= lastSequence { return try acknowledgeAgain(sequence, durable) }
+        guard sequence == lastSequence + 1 else { throw .sequenceGap(expected: lastSequence + 1, found: sequence) }
+        if let cause = failures.cause { throw .readOnly(tree: name, cause: cause) }
+        if let reason = busyReason() {
+            counters.busyAnswers += 1
+            return .busy(reason: reason, retryMilliseconds: options.busyRetryMilliseconds)
+        }
+        try check(batch)
+        for index in 0..<batch.count { active.apply(batch[index]) }
+        lastSequence = sequence
+        self.watermark = max(self.watermark, watermark)
+        counters.batches += 1
+        counters.entries += UInt64(batch.count)
+        if let log {
+            let record = LogRecord(epoch: epoch, sequence: sequence, watermark: watermark, columns: batch)
+            lastTicket = log.append(record, segment: segment)
+            waiting.append(Waiting(ticket: lastTicket, epoch: epoch, sequence: sequence, durable: durable))
+        } else {
+            durableSequence = sequence
+            durable(.success(()))
+        }
+        if active.isFull {
+            seal()
+            startFlush()
+        }
+        return .applied
+    }
+
+    private func acknowledgeAgain(
+        _ sequence: UInt64, _ durable: @escaping @Sendable (Result<Void, EngineError>) -> Void
+    ) throws(EngineError) -> WriteOutcome {
+        counters.duplicates += 1
+        if sequence <= durableSequence {
+            durable(.success(()))
+            return .duplicate
+        }
+        if let cause = failures.cause { throw .readOnly(tree: name, cause: cause) }
+        // Still on its way to the log: acknowledged with whatever was written last.
+        waiting.append(Waiting(ticket: lastTicket, epoch: epoch, sequence: sequence, durable: durable))
+        return .duplicate
+    }
+
+    private func busyReason() -> BusyReason? {
+        if version.levels[0].count >= options.compaction.levelZeroStop { return .compactionBehind }
+        if sealed.count >= options.sealedMemtablesMax && active.byteCount * 2 >= options.memtableBytes {
+            return .flushBehind
+        }
+        if let log, log.queuedBytes >= options.queuedLogBytesMax { return .logBehind }
+        return nil
+    }
+
+    private func check(_ batch: EntryColumns) throws(EngineError) {
+        guard batch.count <= EngineLimits.batchEntriesMax else {
+            throw .invalidEntry(detail: "a batch of \(batch.count) entries; at most \(EngineLimits.batchEntriesMax)")
+        }
+        guard unsafe batch.keys.count + batch.values.count <= EngineLimits.batchBytesMax else {
+            throw .invalidEntry(
+                detail: unsafe "a batch of \(batch.keys.count + batch.values.count) bytes; at most "
+                    + "\(EngineLimits.batchBytesMax)")
+        }
+        for index in 0..<batch.count {
+            let entry = batch[index]
+            let keyBytes = unsafe entry.key.count
+            guard keyBytes >= EngineLimits.keyBytesMin, keyBytes <= EngineLimits.keyBytesMax else {
+                throw .invalidEntry(
+                    detail: "entry \(index) has a key of \(keyBytes) bytes; expected \(EngineLimits.keyBytesMin) to "
+                        + "\(EngineLimits.keyBytesMax)")
+            }
+            guard unsafe entry.value.count <= EngineLimits.valueBytesMax else {
+                throw .invalidEntry(
+                    detail: unsafe "entry \(index) has a value of \(entry.value.count) bytes; at most "
+                        + "\(EngineLimits.valueBytesMax)")
+            }
+            let group = unsafe keyGroup(of: entry.key)
+            guard identity.keyGroups.contains(group) else {
+                throw .invalidEntry(
+                    detail: "entry \(index) is of key group \(group), outside the tree's \(identity.keyGroups)")
+            }
+        }
+    }
+
+    // MARK: Sessions
+
+    /// Makes a newer attach durable: from this call on, writers of older epochs are fenced.
+    /// - Parameter completion: on the owner's executor. After an error the former writer's epoch is valid again.
+    package func setEpoch(
+        _ newEpoch: UInt64, writer newWriter: String,
+        completion: @escaping @Sendable (Result<Void, EngineError>) -> Void
+    ) {
+        guard lifecycle == .open else { return completion(.failure(.closed(tree: name))) }
+        if newEpoch == epoch && newEpoch == announcedEpoch && newWriter == writer { return completion(.success(())) }
+        guard newEpoch > announcedEpoch else {
+            return completion(.failure(.fenced(current: announcedEpoch, found: newEpoch)))
+        }
+        guard newWriter.utf8.count <= EngineLimits.writerNameBytesMax else {
+            return completion(
+                .failure(.invalidEntry(detail: "a writer name of \(newWriter.utf8.count) bytes is too long")))
+        }
+        announcedEpoch = newEpoch
+        let edit = VersionEdit(session: VersionEdit.Session(epoch: newEpoch, writer: newWriter))
+        commit(edit) { tree, result in
+            switch result {
+            case .success:
+                tree.install(edit)
+                tree.epoch = newEpoch
+                tree.writer = newWriter
+                tree.lastSequence = 0
+                tree.durableSequence = 0
+            case .failure:
+                if tree.announcedEpoch == newEpoch { tree.announcedEpoch = tree.epoch }
+            }
+            completion(result)
+        }
+    }
+
+    /// Moves the tree to another executor. The caller must not touch it again; the new owner may after `completion`, which
+    /// runs on the new executor.
+    package func handOver(to executor: any TreeExecutor, completion: @escaping @Sendable (Tree) -> Void) {
+        mailbox.moveTo(executor)
+        mailbox.post { completion($0) }
+    }
+
+    // MARK: Sealing
+
+    /// Ends the active memtable and its log segment.
+    func seal() {
+        active.seal()
+        sealed.append(SealedMemtable(memtable: active, progress: progress, nextSegment: segment + 1))
+        active = Memtable(budgetBytes: options.memtableBytes)
+        segment += 1
+    }
+
+    /// True when a seal now would cover writes that no table file and no sealed memtable covers.
+    var hasUnsealedWrites: Bool {
+        !active.isEmpty || progress != (sealed.last?.progress ?? state.flushed)
+    }
+
+    func install(_ edit: VersionEdit) {
+        let problem = state.apply(edit)
+        invariant(problem == nil, "a committed edit does not fit: \(problem ?? "")")
+        if !edit.added.isEmpty || !edit.removed.isEmpty { version = Version(state, tables: engine.tables) }
+    }
+
+    /// Commits on the metadata lane, in order with all other edits of the tree, and returns to the owner.
+    func commit(
+        _ edit: VersionEdit, then completion: @escaping @Sendable (Tree, Result<Void, EngineError>) -> Void
+    ) {
+        let manifest = self.manifest
+        let mailbox = self.mailbox
+        engine.lanes.metadata.submit {
+            let result: Result<Void, EngineError>
+            do throws(EngineError) { result = .success(try manifest.commit(edit)) } catch { result = .failure(error) }
+            mailbox.post { completion($0, result) }
+        }
+    }
+}

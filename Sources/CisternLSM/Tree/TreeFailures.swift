@@ -1,0 +1,89 @@
+// What a tree does when its disk fails: it takes no writes, goes on reading, and works its way back without a restart.
+//
+//   log fails        ─► unacknowledged batches fail · memtable sealed and flushed · new segment ─► writable
+//   flush fails      ─► tried again with growing delays ─► writable
+//   compaction fails ─► the same
+//
+// The memtable holds every batch that was applied, acknowledged or not. Once it is in a table file, a batch that is sent again
+// is a duplicate and acknowledged as one, so nothing is lost and nothing is applied twice.
+
+internal import CisternFileSystem
+internal import CisternPrimitives
+
+struct TreeFailures {
+    var log: EngineError?
+    var flush: EngineError?
+    var compaction: EngineError?
+    var isRetryScheduled = false
+    /// A new segment was asked for and not answered yet.
+    var isRestartingLog = false
+    var attempts = 0
+
+    /// Why writes are refused; nil when they are not.
+    var cause: String? { (log ?? flush ?? compaction).map { describe($0) } }
+
+    mutating func settle() { if cause == nil { attempts = 0 } }
+}
+
+/// One sentence for operators.
+func describe(_ error: EngineError) -> String {
+    switch error {
+    case .corruption(let damage): damage.description
+    case .file(let failure): failure.description
+    case .closed(let tree): "\(tree) is closed"
+    case .unsupported(let detail), .invalidEntry(let detail): detail
+    case .readOnly(let tree, let cause): "\(tree) is read-only: \(cause)"
+    case .sequenceGap(let expected, let found): "batch \(expected) was expected, \(found) came"
+    case .fenced(let current, let found): "epoch \(found) is fenced by epoch \(current)"
+    }
+}
+
+extension Tree {
+    /// Makes the tree read-only because of `error` and schedules the way back.
+    func fail(_ place: WritableKeyPath<TreeFailures, EngineError?>, _ error: EngineError) {
+        guard lifecycle != .closed else { return }
+        failures[keyPath: place] = error
+        counters.failures += 1
+        let refusal = EngineError.readOnly(tree: name, cause: describe(error))
+        if failures.log != nil { failWaiting(refusal) }
+        failSnapshots(refusal)
+        scheduleRetry()
+    }
+
+    /// The memtable must reach a table file before a new segment may begin; what is applied and not acknowledged with it.
+    func sealForRecovery() {
+        if hasUnsealedWrites { seal() } else { segment += 1 }
+    }
+
+    private func scheduleRetry() {
+        guard !failures.isRetryScheduled, lifecycle == .open else { return }
+        failures.isRetryScheduled = true
+        let doubled = options.retryFirstMilliseconds << UInt64(min(failures.attempts, 20))
+        failures.attempts += 1
+        let mailbox = self.mailbox
+        engine.lanes.metadata.submit(afterMilliseconds: min(doubled, options.retryLastMilliseconds)) {
+            mailbox.post { $0.retry() }
+        }
+    }
+
+    private func retry() {
+        failures.isRetryScheduled = false
+        guard lifecycle == .open else { return }
+        if failures.flush != nil || failures.log != nil { startFlush() }
+        if failures.compaction != nil { startCompaction() }
+        continueRecovery()
+        // Whatever goes wrong again schedules the next attempt by itself.
+    }
+
+    /// Begins a new log segment once everything in doubt is in table files.
+    func continueRecovery() {
+        failures.settle()
+        guard failures.log != nil, sealed.isEmpty, !isFlushing, !failures.isRestartingLog, lifecycle == .open else {
+            return
+        }
+        failures.isRestartingLog = true
+        // The number is new with each attempt: a failed one may have left a file behind.
+        segment += 1
+        log?.restart(at: segment)
+    }
+}

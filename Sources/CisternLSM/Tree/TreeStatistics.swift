@@ -1,0 +1,86 @@
+// Counters and gauges of a tree.
+
+internal import CisternPrimitives
+
+struct TreeCounters {
+    var batches: UInt64 = 0
+    var entries: UInt64 = 0
+    var duplicates: UInt64 = 0
+    var busyAnswers: UInt64 = 0
+    var gets: UInt64 = 0
+    var scans: UInt64 = 0
+    var flushes = 0
+    var flushedBytes: UInt64 = 0
+    var compactions = 0
+    var compactedBytes: UInt64 = 0
+    var compactionWrittenBytes: UInt64 = 0
+    var movedFiles = 0
+    var droppedFiles = 0
+    var snapshots = 0
+    var failures = 0
+    var recoveredBatches = 0
+}
+
+package struct TreeStatistics: Equatable, Sendable {
+    package struct Level: Equatable, Sendable {
+        package let files: Int
+        package let bytes: UInt64
+    }
+    package var memtableBytes = 0
+    package var memtableEntries = 0
+    package var sealedMemtables = 0
+    package var queuedLogBytes = 0
+    package var levels: [Level] = []
+    package var batches: UInt64 = 0
+    package var entries: UInt64 = 0
+    package var duplicates: UInt64 = 0
+    package var busyAnswers: UInt64 = 0
+    package var gets: UInt64 = 0
+    package var scans: UInt64 = 0
+    package var flushes = 0
+    package var flushedBytes: UInt64 = 0
+    package var compactions = 0
+    /// Bytes that merges read and wrote.
+    package var compactedBytes: UInt64 = 0
+    package var compactionWrittenBytes: UInt64 = 0
+    /// Files that changed their level, or went because everything in them had expired, without being read.
+    package var movedFiles = 0
+    package var droppedFiles = 0
+    package var snapshots = 0
+    /// Failures of the disk so far; `readOnlyCause` is set while one keeps writes out.
+    package var failures = 0
+    package var readOnlyCause: String?
+    /// Batches that the log gave back when the tree was opened.
+    package var recoveredBatches = 0
+}
+
+extension Tree {
+    package var statistics: TreeStatistics {
+        var result = TreeStatistics()
+        result.memtableBytes = active.byteCount
+        result.memtableEntries = active.entryCount
+        result.sealedMemtables = sealed.count
+        result.queuedLogBytes = log?.queuedBytes ?? 0
+        result.levels = state.levels.map { level in
+            TreeStatistics.Level(files: level.count, bytes: level.reduce(0) { $0 + $1.windowedBytes })
+        }
+        result.batches = counters.batches
+        result.entries = counters.entries
+        result.duplicates = counters.duplicates
+        result.busyAnswers = counters.busyAnswers
+        result.gets = counters.gets
+        result.scans = counters.scans
+        result.flushes = counters.flushes
+        result.flushedBytes = counters.flushedBytes
+        result.compactions = counters.compactions
+        result.compactedBytes = counters.compactedBytes
+        result.compactionWrittenBytes = counters.compactionWrittenBytes
+        result.movedFiles = counters.movedFiles
+        result.droppedFiles = counters.droppedFiles
+        result.snapshots = counters.snapshots
+        result.failures = counters.failures
+        result.readOnlyCause = failures.cause
+        result.recoveredBatches = counters.recoveredBatches
+        return result
+    }
+}

@@ -25,6 +25,7 @@ let package = Package(
     name: "cistern",
     products: [
         .library(name: "CisternPrimitives", targets: ["CisternPrimitives"]),
+        .library(name: "CisternClient", targets: ["CisternClient"]),
         .executable(name: "cistern", targets: ["cistern"]),
     ],
     dependencies: [
@@ -80,6 +81,13 @@ let package = Package(
             name: "CisternServer", dependencies: ["CisternPrimitives", "CisternFileSystem", "CisternLSM"],
             swiftSettings: strict),
 
+        .target(
+            name: "CisternClient",
+            dependencies: [
+                "CisternCompression", "CisternPrimitives", "CisternTransport", "CisternWire", "CisternWireMessages",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+            ], swiftSettings: strict),
+
         // Programs
         .executableTarget(
             name: "cistern",
@@ -96,6 +104,9 @@ let package = Package(
             swiftSettings: testing),
         .testTarget(
             name: "CisternPrimitivesTests", dependencies: ["CisternPrimitives", "CisternTestKit"],
+            swiftSettings: testing),
+        .testTarget(
+            name: "CisternClientTests", dependencies: ["CisternClient", "CisternCompression", "CisternPrimitives"],
             swiftSettings: testing),
         .testTarget(
             name: "CisternCompressionTests", dependencies: ["CisternCompression", "CisternPrimitives"],

@@ -33,6 +33,8 @@ internal import CisternPrimitives
 
     package func knows(dictionary id: UInt32) -> Bool { dictionaries[id] != nil }
 
+    package func dictionary(_ id: UInt32) -> CompressionDictionary? { dictionaries[id]?.dictionary }
+
     /// Makes values that name the dictionary readable. The same id again changes nothing: dictionaries are immutable.
     package func add(_ dictionary: CompressionDictionary) {
         guard dictionaries[dictionary.id] == nil else { return }

@@ -1,0 +1,189 @@
+// Values read or written before, as the serializer made them, so that a hit costs no decompression. It holds what the tree
+// holds once every acknowledged batch is applied; newer writes are in the write tables and are looked at first. It also
+// remembers that a key is absent, when no key index does. Owned by the session's task.
+//
+// Eviction is SIEVE (Zhang et al., NSDI '24): a queue in order of insertion, a bit set by each hit, and a hand that moves
+// from the oldest to the newest, clearing bits and evicting the first entry without one. A hit moves nothing, which makes it
+// cheaper than LRU, and one-time keys of a scan leave first.
+
+package import CisternPrimitives
+
+package struct ValueCache {
+    package enum Hit {
+        case value([UInt8], Expiry)
+        case absent
+    }
+
+    /// What a node costs beside its key and value: the node, a slot, two array headers.
+    package static let nodeOverheadBytes = 160
+    private static let none: Int32 = -1
+
+    private struct Node {
+        var hash: UInt64
+        var expiry: Expiry
+        var key: [UInt8]
+        var value: [UInt8]
+        /// Towards newer entries; in the free list, the next free node.
+        var newer: Int32
+        var older: Int32
+        var isVisited: Bool
+        var isAbsent: Bool
+
+        var byteCount: Int { key.count + value.count + ValueCache.nodeOverheadBytes }
+    }
+
+    package let capacityBytes: Int
+    package private(set) var byteCount = 0
+    package private(set) var count = 0
+    private var nodes: [Node] = []
+    /// Node index + 1, or 0; linear probing, deletion by shifting back.
+    private var slots: [UInt32] = [UInt32](repeating: 0, count: 64)
+    private var freeHead: Int32 = none
+    private var newest: Int32 = none
+    private var oldest: Int32 = none
+    private var hand: Int32 = none
+
+    package init(capacityBytes: Int) { self.capacityBytes = capacityBytes }
+
+    package mutating func get(_ key: [UInt8], hash: UInt64) -> Hit? {
+        guard count > 0, let node = find(key, hash: hash) else { return nil }
+        nodes[node].isVisited = true
+        return nodes[node].isAbsent ? .absent : .value(nodes[node].value, nodes[node].expiry)
+    }
+
+    package mutating func set(_ key: [UInt8], hash: UInt64, value: [UInt8], expiry: Expiry) {
+        store(key, hash: hash, value: value, expiry: expiry, isAbsent: false)
+    }
+
+    /// Remembers that the key does not exist.
+    package mutating func setAbsent(_ key: [UInt8], hash: UInt64) {
+        store(key, hash: hash, value: [], expiry: .never, isAbsent: true)
+    }
+
+    /// Extends a value that is here; a key known to be absent becomes the operand; an unknown key stays unknown.
+    package mutating func append(_ key: [UInt8], hash: UInt64, operand: ArraySlice<UInt8>, expiry: Expiry) {
+        guard count > 0, let node = find(key, hash: hash) else { return }
+        byteCount += operand.count
+        nodes[node].value.append(contentsOf: operand)
+        nodes[node].expiry = expiry
+        nodes[node].isAbsent = false
+        // A list that outgrew the cache goes at once instead of pushing everything else out first.
+        if nodes[node].byteCount > capacityBytes / 4 { remove(key, hash: hash) }
+        evict()
+    }
+
+    package mutating func remove(_ key: [UInt8], hash: UInt64) {
+        guard count > 0, let node = find(key, hash: hash) else { return }
+        removeNode(Int32(node))
+    }
+
+    private mutating func store(_ key: [UInt8], hash: UInt64, value: [UInt8], expiry: Expiry, isAbsent: Bool) {
+        let bytes = key.count + value.count + Self.nodeOverheadBytes
+        if let node = count > 0 ? find(key, hash: hash) : nil {
+            // The budget also covers the entry itself: one that is too large is not kept, and neither is its old value.
+            if bytes > capacityBytes / 4 { return removeNode(Int32(node)) }
+            byteCount += value.count - nodes[node].value.count
+            nodes[node].value = value
+            nodes[node].expiry = expiry
+            nodes[node].isAbsent = isAbsent
+            return evict()
+        }
+        if bytes > capacityBytes / 4 { return }
+        if (count + 1) * 3 > slots.count * 2 { growSlots() }
+        let index = allocateNode(
+            Node(
+                hash: hash, expiry: expiry, key: key, value: value, newer: Self.none, older: newest, isVisited: false,
+                isAbsent: isAbsent))
+        if newest >= 0 { nodes[Int(newest)].newer = index }
+        newest = index
+        if oldest < 0 { oldest = index }
+        insertSlot(hash: hash, node: index)
+        count += 1
+        byteCount += bytes
+        evict()
+    }
+
+    private mutating func evict() {
+        while byteCount > capacityBytes, count > 0 {
+            var candidate = hand >= 0 ? hand : oldest
+            // Ends: each step clears a bit, and a node without one is taken.
+            while nodes[Int(candidate)].isVisited {
+                nodes[Int(candidate)].isVisited = false
+                candidate = nodes[Int(candidate)].newer >= 0 ? nodes[Int(candidate)].newer : oldest
+            }
+            hand = candidate
+            removeNode(candidate)
+        }
+    }
+
+    private mutating func removeNode(_ index: Int32) {
+        let node = Int(index)
+        removeSlot(node: index)
+        let newer = nodes[node].newer
+        let older = nodes[node].older
+        if newer >= 0 { nodes[Int(newer)].older = older } else { newest = older }
+        if older >= 0 { nodes[Int(older)].newer = newer } else { oldest = newer }
+        if hand == index { hand = newer }
+        count -= 1
+        byteCount -= nodes[node].byteCount
+        nodes[node].key = []
+        nodes[node].value = []
+        nodes[node].newer = freeHead
+        freeHead = index
+    }
+
+    private mutating func allocateNode(_ node: Node) -> Int32 {
+        if freeHead >= 0 {
+            let index = freeHead
+            freeHead = nodes[Int(index)].newer
+            nodes[Int(index)] = node
+            return index
+        }
+        nodes.append(node)
+        return Int32(nodes.count - 1)
+    }
+
+    private func find(_ key: [UInt8], hash: UInt64) -> Int? {
+        let mask = slots.count - 1
+        var slot = Int(truncatingIfNeeded: hash) & mask
+        while slots[slot] != 0 {
+            let node = Int(slots[slot]) - 1
+            if nodes[node].hash == hash, nodes[node].key == key { return node }
+            slot = (slot + 1) & mask
+        }
+        return nil
+    }
+
+    private mutating func insertSlot(hash: UInt64, node: Int32) {
+        let mask = slots.count - 1
+        var slot = Int(truncatingIfNeeded: hash) & mask
+        while slots[slot] != 0 { slot = (slot + 1) & mask }
+        slots[slot] = UInt32(node + 1)
+    }
+
+    private mutating func removeSlot(node: Int32) {
+        let mask = slots.count - 1
+        var hole = Int(truncatingIfNeeded: nodes[Int(node)].hash) & mask
+        while slots[hole] != UInt32(node + 1) { hole = (hole + 1) & mask }
+        var next = (hole + 1) & mask
+        while slots[next] != 0 {
+            let home = Int(truncatingIfNeeded: nodes[Int(slots[next]) - 1].hash) & mask
+            // An entry may fill the hole unless its home lies behind the hole, cyclically.
+            if (next - home) & mask >= (next - hole) & mask {
+                slots[hole] = slots[next]
+                hole = next
+            }
+            next = (next + 1) & mask
+        }
+        slots[hole] = 0
+    }
+
+    private mutating func growSlots() {
+        slots = [UInt32](repeating: 0, count: slots.count * 2)
+        var index = oldest
+        while index >= 0 {
+            insertSlot(hash: nodes[Int(index)].hash, node: index)
+            index = nodes[Int(index)].newer
+        }
+    }
+}

@@ -1,0 +1,213 @@
+// The write path of a session: key and value into the active table, the table into a batch, the batch on its way.
+
+internal import CisternCompression
+internal import CisternPrimitives
+
+extension KeyedStateSession {
+    /// Bytes of one table beyond which no further write is put into it: with what envelopes add, a batch stays below 8 MiB.
+    static let tableBytesMax = ClientLimits.valueBytesMax
+
+    /// Builds the store key of the current key in `record`, with an optional user key behind it.
+    func prepareKey(_ record: StateRecord) throws(ClientError) {
+        guard let group = keyGroup else {
+            throw ClientError(
+                .invalidArgument, .fixTheCall, "state \(record.name) was used before setCurrentKey: set a key first")
+        }
+        keyScratch.removeAll(keepingCapacity: true)
+        keyScratch.append(UInt8(truncatingIfNeeded: group >> 8))
+        keyScratch.append(UInt8(truncatingIfNeeded: group))
+        keyScratch.append(UInt8(truncatingIfNeeded: record.id >> 8))
+        keyScratch.append(UInt8(truncatingIfNeeded: record.id))
+        keyScratch.append(contentsOf: keyAndNamespace)
+    }
+
+    func finishKey() throws(ClientError) {
+        guard keyScratch.count <= ClientLimits.keyBytesMax else {
+            throw ClientError(
+                .limitExceeded, .fixTheCall,
+                "key, namespace and user key make a store key of \(keyScratch.count) bytes; the limit is "
+                    + "\(ClientLimits.keyBytesMax)")
+        }
+        keyHash = Hash64.hash(keyScratch)
+    }
+
+    /// Expiry of a value written at this moment.
+    func expiry(_ record: StateRecord) -> Expiry {
+        guard let ttl = record.options.ttl else { return .never }
+        switch ttl.clock {
+        case .processing: return .processingTime(milliseconds: processingNow() + ttl.milliseconds)
+        case .event: return .eventTime(milliseconds: watermark + ttl.milliseconds)
+        }
+    }
+
+    func processingNow() -> UInt64 { serverClock.now(environment.time.monotonicNanoseconds) }
+
+    func isExpired(_ expiry: Expiry) -> Bool {
+        if expiry == .never { return false }
+        return expiry.milliseconds <= (expiry.isEventTime ? watermark : processingNow())
+    }
+
+    /// One write of `keyScratch` with the bytes of `valueScratch`. When it throws, the write was not taken: the caller may
+    /// repeat it. Waits only when the buffer is full and too many batches are in flight, or the connection is gone.
+    func write(_ kind: EntryKind, _ record: StateRecord, expiry: Expiry) async throws(ClientError) {
+        try ensureOpen()
+        guard valueScratch.count <= ClientLimits.valueBytesMax else {
+            throw ClientError(
+                .limitExceeded, .fixTheCall,
+                "a value of \(valueScratch.count) bytes for state \(record.name); the limit is "
+                    + "\(ClientLimits.valueBytesMax): split it, for example into a map state")
+        }
+        takeArrivals()
+        if activeMustGo(adding: keyScratch.count + valueScratch.count) {
+            // The key and value of this write wait in the scratch buffers: nothing below touches them.
+            try await sealActive()
+        }
+        counters.writeOperations += 1
+        apply(kind, record, expiry: expiry)
+        flushIfDueWithoutWaiting()
+    }
+
+    private func apply(_ kind: EntryKind, _ record: StateRecord, expiry: Expiry) {
+        var kind = kind
+        if kind == .append, isKnownAbsent() { kind = .put }
+        if kind == .delete, isKnownAbsent() {
+            // Nothing to hide: neither the server nor a write under way has the key.
+            counters.writesAbsorbed += 1
+            return
+        }
+        if active.isEmpty { activeSinceNanoseconds = environment.time.monotonicNanoseconds }
+        let absorbed = active.apply(
+            kind, stateID: record.id, key: keyScratch, hash: keyHash, value: valueScratch, expiry: expiry)
+        if absorbed { counters.writesAbsorbed += 1 }
+        guard index != nil, record.kind != .timers else { return }
+        if kind == .delete {
+            index?.remove(keyScratch, hash: keyHash)
+        } else {
+            let event = watermark
+            let now = expiry == .never ? 0 : processingNow()
+            index?.insert(keyScratch, hash: keyHash, expiry: expiry, clock: ExpiryClock(processing: now, event: event))
+            giveUpIndexIfTooLarge()
+        }
+    }
+
+    /// True when a complete index says that the key does not exist; the index knows the writes under way too. In `verify`
+    /// mode the index decides nothing.
+    private func isKnownAbsent() -> Bool {
+        guard configuration.keyIndex == .keys, let index, index.isComplete, isIndexed(keyScratch) else { return false }
+        return index.lookUp(keyScratch, hash: keyHash) == nil
+    }
+
+    private func isIndexed(_ key: [UInt8]) -> Bool {
+        timerStateIDs.isEmpty || !timerStateIDs.contains(UInt16(key[2]) << 8 | UInt16(key[3]))
+    }
+
+    func giveUpIndexIfTooLarge() {
+        guard let index, index.byteCount > configuration.keyIndexBytesMax else { return }
+        self.index = nil
+        counters.keyIndexDropped = true
+    }
+
+    private func activeMustGo(adding bytes: Int) -> Bool {
+        guard !active.isEmpty else { return false }
+        return active.byteCount + bytes + WriteTable.entryOverheadBytes > Self.tableBytesMax || flushReason() != nil
+    }
+
+    private func flushReason() -> FlushPolicy.Reason? {
+        policy.reason(
+            bytes: active.byteCount, entries: active.count, arenaBytes: active.arenaByteCount,
+            ageNanoseconds: environment.time.monotonicNanoseconds - activeSinceNanoseconds)
+    }
+
+    /// Sends a due buffer when a batch may go right now; otherwise the next write waits for that.
+    func flushIfDueWithoutWaiting() {
+        guard !active.isEmpty, failure == nil, sender.canSend, sender.inFlight.count < configuration.batchesInFlight,
+            flushReason() != nil
+        else { return }
+        sealNow()
+    }
+
+    /// Sends the active table, waiting for room among the batches in flight.
+    func sealActive() async throws(ClientError) {
+        guard !active.isEmpty else { return }
+        if sender.inFlight.count >= configuration.batchesInFlight || !sender.canSend {
+            counters.writerWaits += 1
+            let limit = configuration.batchesInFlight
+            try await settle("send writes") { $0.canSend && $0.inFlight.count < limit }
+        }
+        sealNow()
+    }
+
+    private func sealNow() {
+        useTrainedDictionaries()
+        let table = active
+        let batch = unsafe table.seal { entry, bytes, output in
+            guard let record = recordsByID[Int(entry.stateID)] else {
+                invariantFailed(
+                    "an entry of state \(entry.stateID), which is not registered", file: #fileID, line: #line)
+            }
+            counters.bytesBeforeCompression += UInt64(bytes.count)
+            if record.kind == .list {
+                unsafe ListFormat.seal(bytes, with: record.encoder, into: &output)
+            } else {
+                unsafe record.encoder.encode(bytes, into: &output)
+            }
+            if let trainer = record.trainer { unsafe trainer.offer(bytes) }
+        }
+        counters.bytesAfterCompression += UInt64(batch.columns.values.count)
+        counters.entriesSent += batch.count
+        sender.submit(batch, from: table, watermark: watermark)
+        active = spareTables.popLast() ?? WriteTable(entriesExpected: configuration.writeBufferEntries)
+    }
+
+    private func useTrainedDictionaries() {
+        for case let record? in recordsByID {
+            guard let trainer = record.trainer, let dictionary = trainer.advance(remote) else { continue }
+            decoder.add(dictionary)
+            record.use(dictionary)
+            record.trainer = nil
+            counters.dictionariesTrained += 1
+        }
+    }
+
+    /// Takes in what arrived from other threads: acknowledgements and pages of the key index. Nearly free when nothing did.
+    func takeArrivals() {
+        for table in sender.poll() { retire(table) }
+        if !loader.mailbox.isEmpty {
+            if index != nil {
+                loader.drain(into: &index!, skipping: timerStateIDs)
+                giveUpIndexIfTooLarge()
+                // The connection may have been made anew before the loss of the stream was seen here.
+                if loader.phase == .interrupted, loader.connection != connections {
+                    loader.begin(remote, watermark: watermark, connection: connections)
+                }
+            } else {
+                _ = loader.mailbox.drain()
+            }
+        }
+    }
+
+    /// The table's batch is acknowledged: its entries become what the cache knows of the tree.
+    func retire(_ table: WriteTable) {
+        if configuration.valueCacheBytes > 0 {
+            for position in 0..<table.count {
+                let entry = table.entries[position]
+                if timerStateIDs.contains(entry.stateID) { continue }
+                let key = table.key(at: position)
+                switch entry.kind {
+                case .put:
+                    cache.set(key, hash: entry.hash, value: Array(table.value(at: position)), expiry: entry.expiry)
+                case .append:
+                    cache.append(key, hash: entry.hash, operand: table.value(at: position), expiry: entry.expiry)
+                case .delete:
+                    if index?.isComplete == true {
+                        cache.remove(key, hash: entry.hash)
+                    } else {
+                        cache.setAbsent(key, hash: entry.hash)
+                    }
+                }
+            }
+        }
+        table.removeAll()
+        if spareTables.count <= configuration.batchesInFlight { spareTables.append(table) }
+    }
+}

@@ -1,0 +1,102 @@
+// Store keys: where an entry lives. Bytewise order groups them by key group, then state, then key. proto-spec: the server
+// relies on the first two bytes only.
+//
+//   ┌──────────────────┬─────────────────┬──────────────────┬────────────────────────┬──────────────────┐
+//   │ key group u16 BE │ state id u16 BE │ varint len ‖ key │ varint len ‖ namespace │ user key (rest)  │
+//   └──────────────────┴─────────────────┴──────────────────┴────────────────────────┴──────────────────┘
+//   A timer: key group ‖ state id ‖ i64 BE timestamp, sign bit flipped ‖ varint len ‖ key ‖ namespace (rest)
+
+internal import CisternPrimitives
+
+/// The parts of a store key, copied out of it.
+struct StateKey: Equatable {
+    var keyGroup: UInt16
+    var stateID: UInt16
+    var key: [UInt8]
+    var namespace: [UInt8]
+    var userKey: [UInt8]
+
+    static let prefixSize = 4
+
+    /// `key group ‖ state id`: what all entries of a state in a key group start with.
+    static func prefix(keyGroup: UInt16, stateID: UInt16) -> [UInt8] {
+        [
+            UInt8(truncatingIfNeeded: keyGroup >> 8), UInt8(truncatingIfNeeded: keyGroup),
+            UInt8(truncatingIfNeeded: stateID >> 8), UInt8(truncatingIfNeeded: stateID),
+        ]
+    }
+
+    /// The smallest key behind everything that starts with `prefix`; empty when there is none.
+    static func end(ofPrefix prefix: [UInt8]) -> [UInt8] {
+        var end = prefix
+        while let last = end.popLast() {
+            if last < 0xFF {
+                end.append(last + 1)
+                return end
+            }
+        }
+        return []
+    }
+
+    static func stateID(of storeKey: UnsafeRawBufferPointer) -> UInt16? {
+        guard storeKey.count >= prefixSize else { return nil }
+        return unsafe UInt16(storeKey[2]) << 8 | UInt16(storeKey[3])
+    }
+
+    /// nil when the bytes are not a store key of a value, list, map, reducing or aggregating state.
+    static func decode(_ storeKey: [UInt8]) -> StateKey? {
+        unsafe storeKey.withUnsafeBytes { bytes -> StateKey? in
+            var reader = unsafe ByteReader(bytes)
+            guard let group = reader.readInteger(as: UInt16.self), let state = reader.readInteger(as: UInt16.self),
+                let key = unsafe reader.readLengthPrefixed(), let namespace = unsafe reader.readLengthPrefixed(),
+                let userKey = unsafe reader.readBytes(reader.remaining)
+            else { return nil }
+            return unsafe StateKey(
+                keyGroup: group.byteSwapped, stateID: state.byteSwapped, key: Array(key),
+                namespace: Array(namespace), userKey: Array(userKey))
+        }
+    }
+
+    static func appendLengthPrefixed(_ bytes: [UInt8], to output: inout [UInt8]) {
+        appendVarint(UInt64(bytes.count), to: &output)
+        output.append(contentsOf: bytes)
+    }
+
+    static func appendVarint(_ value: UInt64, to output: inout [UInt8]) {
+        var rest = value
+        while rest >= 0x80 {
+            output.append(UInt8(truncatingIfNeeded: rest) | 0x80)
+            rest >>= 7
+        }
+        output.append(UInt8(truncatingIfNeeded: rest))
+    }
+}
+
+/// A persisted timer's key.
+struct TimerKey {
+    /// Flipping the sign bit makes the bytewise order of big-endian numbers the order of signed ones.
+    static func encode(keyGroup: UInt16, stateID: UInt16, time: Int64, key: [UInt8], namespace: [UInt8]) -> [UInt8] {
+        var bytes = StateKey.prefix(keyGroup: keyGroup, stateID: stateID)
+        bytes.reserveCapacity(bytes.count + 8 + 2 + key.count + namespace.count)
+        let ordered = UInt64(bitPattern: time) ^ (1 << 63)
+        for shift in stride(from: UInt64(56), through: 0, by: -8) {
+            bytes.append(UInt8(truncatingIfNeeded: ordered >> shift))
+        }
+        StateKey.appendLengthPrefixed(key, to: &bytes)
+        bytes.append(contentsOf: namespace)
+        return bytes
+    }
+
+    /// nil when the bytes are not a timer's key.
+    static func decode(_ storeKey: [UInt8]) -> (time: Int64, key: [UInt8], namespace: [UInt8])? {
+        guard storeKey.count >= StateKey.prefixSize + 8 else { return nil }
+        return unsafe storeKey.withUnsafeBytes { bytes -> (time: Int64, key: [UInt8], namespace: [UInt8])? in
+            var reader = unsafe ByteReader(bytes)
+            guard reader.skip(StateKey.prefixSize), let ordered = reader.readInteger(as: UInt64.self),
+                let key = unsafe reader.readLengthPrefixed(), let namespace = unsafe reader.readBytes(reader.remaining)
+            else { return nil }
+            let time = Int64(bitPattern: ordered.byteSwapped ^ (1 << 63))
+            return unsafe (time, Array(key), Array(namespace))
+        }
+    }
+}

@@ -1,0 +1,352 @@
+import CisternClient
+import CisternPrimitives
+import Foundation
+import Synchronization
+import Testing
+
+func testSeed(_ standard: UInt64 = 20_260_101) -> UInt64 {
+    let seed = ProcessInfo.processInfo.environment["CISTERN_SEED"].flatMap { UInt64($0) } ?? standard
+    print("CISTERN_SEED=\(seed)")
+    return seed
+}
+
+/// Time that stands until it is moved. Wall and monotonic clock move together.
+final class ManualTime: TimeSource {
+    static let wallStart: UInt64 = 1_700_000_000_000
+    private let milliseconds = Mutex<UInt64>(1)
+
+    var monotonicNanoseconds: UInt64 { milliseconds.withLock { $0 } * 1_000_000 }
+    var wallMilliseconds: UInt64 { Self.wallStart + milliseconds.withLock { $0 } }
+    func advance(milliseconds step: UInt64) { milliseconds.withLock { $0 += step } }
+
+    /// Pauses take no time, so that only the test moves it.
+    var environment: ClientEnvironment { ClientEnvironment(time: self, sleep: { _ in await Task.yield() }) }
+    /// Pauses move the time.
+    var environmentWithPauses: ClientEnvironment {
+        ClientEnvironment(time: self, sleep: { self.advance(milliseconds: $0) })
+    }
+}
+
+/// What goes wrong, and how often: each is a chance in a thousand requests.
+struct Faults: Sendable {
+    var lostBefore = 0
+    var lostAfter = 0
+    var busy = 0
+    var attachFails = 0
+
+    static let none = Faults()
+    static let many = Faults(lostBefore: 60, lostAfter: 60, busy: 60, attachFails: 200)
+}
+
+/// A state server in a few lines: one tree, all rules of the contract, and faults on demand.
+final class ModelServer: Sendable {
+    struct Stored: Equatable {
+        var value: [UInt8]
+        var expiry: Expiry
+    }
+
+    struct State {
+        var entries: [[UInt8]: Stored] = [:]
+        var epoch: UInt64 = 0
+        var writer = ""
+        var lastSequence: UInt64 = 0
+        var watermark: UInt64 = 0
+        var hasTree = false
+        var states: [RemoteState] = []
+        var dictionaries: [(id: UInt32, state: UInt16, bytes: [UInt8])] = []
+        var snapshots: [SnapshotHandle: [[UInt8]: Stored]] = [:]
+        var faults = Faults.none
+        var random: SeededRandom
+        /// Broken promises of the client.
+        var violations: [String] = []
+        var multiGets = 0
+        var batches = 0
+        var batchesApplied = 0
+        var pageSizeMax = 7
+    }
+
+    let time: ManualTime
+    let state: Mutex<State>
+
+    init(time: ManualTime, seed: UInt64 = 1) {
+        self.time = time
+        state = Mutex(State(random: SeededRandom(seed: seed)))
+    }
+
+    func set(_ faults: Faults) { state.withLock { $0.faults = faults } }
+    var violations: [String] { state.withLock { $0.violations } }
+    var multiGets: Int { state.withLock { $0.multiGets } }
+    var entryCount: Int { state.withLock { $0.entries.count } }
+
+    /// Another worker takes over.
+    func fence() { state.withLock { $0.epoch += 1000 } }
+    /// The server forgets its newest batches, as one without a log does in a crash.
+    func forgetBatches() { state.withLock { $0.lastSequence = 0 } }
+}
+
+extension ModelServer.State {
+    enum Fault { case lostBefore, lostAfter, busy }
+
+    mutating func draw() -> Fault? {
+        let roll = Int.random(in: 0..<1000, using: &random)
+        if roll < faults.lostBefore { return .lostBefore }
+        if roll < faults.lostBefore + faults.lostAfter { return .lostAfter }
+        return roll < faults.lostBefore + faults.lostAfter + faults.busy ? .busy : nil
+    }
+
+    mutating func apply(_ batch: SealedBatch, watermark: UInt64) {
+        batchesApplied += 1
+        self.watermark = max(self.watermark, watermark)
+        var previous: [UInt8]?
+        for index in 0..<batch.count {
+            let key = Array(batch.key(index))
+            if let previous, !previous.lexicographicallyPrecedes(key) {
+                violations.append("batch keys are not strictly ascending")
+            }
+            previous = key
+            let value = Array(batch.value(index))
+            switch batch.kind(index) {
+            case .put: entries[key] = ModelServer.Stored(value: value, expiry: batch.expiry(index))
+            case .delete: entries[key] = nil
+            case .append:
+                entries[key] = ModelServer.Stored(
+                    value: (entries[key]?.value ?? []) + value, expiry: batch.expiry(index))
+            }
+        }
+    }
+}
+
+/// One connection after the other to a `ModelServer`.
+final class ModelTree: RemoteTree {
+    private struct Link {
+        var isUp = false
+        var epoch: UInt64 = 0
+        /// Acknowledgements on their way.
+        var pending: [Int: (completion: @Sendable (RemoteError?) -> Void, error: RemoteError?)] = [:]
+        var nextPending = 0
+        var traffic: (sent: UInt64, received: UInt64) = (0, 0)
+    }
+
+    let server: ModelServer
+    private let link = Mutex(Link())
+
+    init(_ server: ModelServer) { self.server = server }
+
+    var traffic: (sent: UInt64, received: UInt64) { link.withLock { $0.traffic } }
+
+    func attach(_ request: AttachRequest) async throws(RemoteError) -> AttachAnswer {
+        close()
+        let result = server.state.withLock { state -> Result<AttachAnswer, RemoteError> in
+            if Int.random(in: 0..<1000, using: &state.random) < state.faults.attachFails {
+                return .failure(.disconnected(reason: "connection refused"))
+            }
+            let isSame = state.hasTree && request.epoch == state.epoch && request.writer == state.writer
+            guard isSame || request.epoch > state.epoch else {
+                return .failure(
+                    .fatal(ClientError(.fenced, .stop, "fenced by \(state.epoch)", currentEpoch: state.epoch)))
+            }
+            if !isSame {
+                state.epoch = request.epoch
+                state.writer = request.writer
+                state.lastSequence = 0
+                if let handles = request.restoring {
+                    state.entries = [:]
+                    for handle in handles { state.entries.merge(state.snapshots[handle]!) { $1 } }
+                }
+                state.hasTree = true
+            }
+            let answer = AttachAnswer(
+                lastSequence: state.lastSequence, resumed: isSame, states: state.states,
+                dictionaries: state.dictionaries.map { ($0.id, $0.state) }, watermark: state.watermark,
+                restoreMicroseconds: 1, wallMilliseconds: server.time.wallMilliseconds)
+            if state.draw() == .lostAfter { return .failure(.disconnected(reason: "attach reply lost")) }
+            return .success(answer)
+        }
+        let answer = try result.get()
+        link.withLock {
+            $0.isUp = true
+            $0.epoch = request.epoch
+        }
+        return answer
+    }
+
+    func write(
+        _ batch: SealedBatch, sequence: UInt64, watermark: UInt64,
+        completion: @escaping @Sendable (RemoteError?) -> Void
+    ) {
+        guard let epoch = link.withLock({ $0.isUp ? $0.epoch : nil }) else {
+            return completion(.disconnected(reason: "not connected"))
+        }
+        let (error, drops) = server.state.withLock { state -> (RemoteError?, Bool) in
+            state.batches += 1
+            guard epoch == state.epoch else {
+                return (.fatal(ClientError(.fenced, .stop, "fenced", currentEpoch: state.epoch)), false)
+            }
+            let fault = state.draw()
+            if fault == .lostBefore { return (nil, true) }
+            if fault == .busy { return (.retryLater(milliseconds: 1, reason: "busy"), false) }
+            if sequence > state.lastSequence + 1 {
+                return (.sequenceGap(expected: state.lastSequence + 1), false)
+            }
+            if sequence == state.lastSequence + 1 {
+                state.apply(batch, watermark: watermark)
+                state.lastSequence = sequence
+            }
+            return (nil, fault == .lostAfter)
+        }
+        let id = link.withLock { link -> Int in
+            link.traffic.sent += UInt64(batch.byteCount)
+            link.nextPending += 1
+            link.pending[link.nextPending] = (completion, error)
+            return link.nextPending
+        }
+        if drops { return close() }
+        Task {
+            await Task.yield()
+            let pending = self.link.withLock { $0.pending.removeValue(forKey: id) }
+            if let pending { pending.completion(pending.error) }
+        }
+    }
+
+    func close() {
+        let lost = link.withLock { link -> [@Sendable (RemoteError?) -> Void] in
+            link.isUp = false
+            let lost = link.pending.keys.sorted().map { link.pending[$0]!.completion }
+            link.pending = [:]
+            return lost
+        }
+        for completion in lost { completion(.disconnected(reason: "connection lost")) }
+    }
+
+    private func request<Answer: Sendable>(
+        _ body: (inout ModelServer.State) -> Answer
+    ) async throws(RemoteError) -> Answer {
+        guard let epoch = link.withLock({ $0.isUp ? $0.epoch : nil }) else {
+            throw .disconnected(reason: "not connected")
+        }
+        let result = server.state.withLock { state -> Result<Answer, RemoteError> in
+            guard epoch == state.epoch else {
+                return .failure(.fatal(ClientError(.fenced, .stop, "fenced", currentEpoch: state.epoch)))
+            }
+            switch state.draw() {
+            case .lostBefore: return .failure(.disconnected(reason: "request lost"))
+            case .busy: return .failure(.retryLater(milliseconds: 1, reason: "busy"))
+            case .lostAfter:
+                _ = body(&state)
+                return .failure(.disconnected(reason: "reply lost"))
+            case nil: return .success(body(&state))
+            }
+        }
+        if case .failure(.disconnected) = result { close() }
+        return try result.get()
+    }
+
+    func multiGet(_ keys: [[UInt8]], watermark: UInt64) async throws(RemoteError) -> [RemoteValue?] {
+        let wall = server.time.wallMilliseconds
+        return try await request { state in
+            state.multiGets += 1
+            let clock = ExpiryClock(processing: wall, event: max(state.watermark, watermark))
+            return keys.map { key in
+                guard let stored = state.entries[key], !clock.isExpired(stored.expiry) else { return nil }
+                return RemoteValue(bytes: stored.value, expiry: stored.expiry)
+            }
+        }
+    }
+
+    private static func page(
+        _ state: ModelServer.State, _ request: ScanRequest, _ clock: ExpiryClock
+    ) -> EntryPage {
+        var page = EntryPage()
+        let keys = state.entries.keys.filter { key in
+            !key.lexicographicallyPrecedes(request.start)
+                && (request.end.isEmpty || key.lexicographicallyPrecedes(request.end))
+                && !clock.isExpired(state.entries[key]!.expiry)
+        }.sorted { $0.lexicographicallyPrecedes($1) }
+        let limit = min(state.pageSizeMax, request.entriesMax == 0 ? Int.max : Int(request.entriesMax))
+        for key in keys.prefix(limit) {
+            page.keys += key
+            page.keyEnds.append(UInt32(page.keys.count))
+            page.expiries.append(state.entries[key]!.expiry.rawValue)
+            if !request.keysOnly {
+                page.values += state.entries[key]!.value
+                page.valueEnds.append(UInt32(page.values.count))
+            }
+        }
+        if keys.count > limit { page.next = keys[limit] }
+        return page
+    }
+
+    func scan(_ request: ScanRequest) async throws(RemoteError) -> EntryPage {
+        let wall = server.time.wallMilliseconds
+        return try await self.request { state in
+            Self.page(
+                state, request, ExpiryClock(processing: wall, event: max(state.watermark, request.watermark)))
+        }
+    }
+
+    func keyIndex(
+        from start: [UInt8], watermark: UInt64, onPage: @escaping @Sendable (EntryPage) -> Void
+    ) async throws(RemoteError) {
+        var next = start
+        repeat {
+            let page = try await scan(
+                ScanRequest(start: next, end: [], entriesMax: 0, keysOnly: true, watermark: watermark))
+            onPage(page)
+            next = page.next
+            await Task.yield()
+        } while !next.isEmpty
+    }
+
+    func snapshot(checkpoint: UInt64, sequence: UInt64) async throws(RemoteError) -> SnapshotHandle {
+        try await request { state in
+            let handle = SnapshotHandle(rawValue: "store/\(checkpoint)/\(state.epoch)")
+            if state.lastSequence < sequence { state.violations.append("a snapshot before its batches") }
+            state.snapshots[handle] = state.entries
+            return handle
+        }
+    }
+
+    func register(name: String, kind: StateKind, ttlMilliseconds: UInt64) async throws(RemoteError) -> UInt16 {
+        try await request { state in
+            if let known = state.states.first(where: { $0.name == name }) { return known.id }
+            let id = UInt16(state.states.count + 1)
+            state.states.append(RemoteState(id: id, name: name, kind: kind))
+            return id
+        }
+    }
+
+    func putDictionary(state: UInt16, bytes: [UInt8]) async throws(RemoteError) -> UInt32 {
+        try await request { server in
+            if let known = server.dictionaries.first(where: { $0.bytes == bytes }) { return known.id }
+            let id = UInt32(server.dictionaries.count + 1)
+            server.dictionaries.append((id, state, bytes))
+            return id
+        }
+    }
+
+    func dictionary(id: UInt32) async throws(RemoteError) -> [UInt8] {
+        try await request { state in state.dictionaries.first { $0.id == id }!.bytes }
+    }
+
+    func detach() async throws(RemoteError) { try await request { _ in } }
+}
+
+/// Attaches with small everything, so that every path is walked.
+func attach(
+    _ server: ModelServer, epoch: UInt64 = 1, restoring: [SnapshotHandle]? = nil,
+    keyGroups: KeyGroupRange = KeyGroupRange(first: 0, last: 7), environment: ClientEnvironment? = nil,
+    _ change: (inout ClientConfiguration) -> Void = { _ in }
+) async throws -> KeyedStateSession {
+    var configuration = ClientConfiguration(endpoint: "model")
+    configuration.writeBufferBytes = 600
+    configuration.writeBufferEntries = 9
+    configuration.batchesInFlight = 2
+    configuration.valueCacheBytes = 4000
+    change(&configuration)
+    return try await KeyedStateSession.attach(
+        over: ModelTree(server),
+        request: AttachRequest(
+            store: "store", keyGroupCount: 8, keyGroups: keyGroups, epoch: epoch, writer: "w",
+            restoring: restoring),
+        configuration: configuration, environment: environment ?? server.time.environment)
+}

@@ -46,22 +46,22 @@ final class FoldBuffer {
     private var state = State.empty
     private(set) var expiry = Expiry.never
     /// The parts, newest first, one behind the other.
-    private var parts = GrowingBuffer(capacity: 512)
-    private var partEnds: [Int] = []
+    @exclusivity(unchecked) private var parts = GrowingBuffer(capacity: 512)
+    @exclusivity(unchecked) private var partEnds: [Int] = []
     /// The parts turned round, when there is more than one.
     private var assembled = GrowingBuffer()
 
     var isEmpty: Bool { state == .empty }
     var isComplete: Bool { state == .onPut || state == .onDelete }
-    var hasValue: Bool { !partEnds.isEmpty }
+    var hasValue: Bool { unsafe !partEnds.isEmpty }
     /// True when the parts are appends and nothing is known about what is below them.
     var isOpen: Bool { state == .open }
 
     func reset() {
         state = .empty
         expiry = .never
-        parts.reset()
-        partEnds.removeAll(keepingCapacity: true)
+        unsafe parts.reset()
+        unsafe partEnds.removeAll(keepingCapacity: true)
     }
 
     func add(_ entry: EntryView) -> Bool {
@@ -74,17 +74,17 @@ final class FoldBuffer {
         }
         if entry.kind != .delete {
             unsafe parts.append(entry.value)
-            partEnds.append(parts.count)
+            unsafe partEnds.append(parts.count)
         }
         return state != .open
     }
 
     /// The concatenation, oldest part first; valid until the next `add` or `reset`.
     func value() -> UnsafeRawBufferPointer {
-        if partEnds.count <= 1 { return unsafe parts.bytes }
+        if unsafe partEnds.count <= 1 { return unsafe parts.bytes }
         assembled.reset()
-        for index in stride(from: partEnds.count - 1, through: 0, by: -1) {
-            let start = index == 0 ? 0 : partEnds[index - 1]
+        for index in unsafe stride(from: partEnds.count - 1, through: 0, by: -1) {
+            let start = unsafe index == 0 ? 0 : partEnds[index - 1]
             unsafe assembled.append(UnsafeRawBufferPointer(rebasing: parts.bytes[start..<partEnds[index]]))
         }
         return unsafe assembled.bytes

@@ -13,10 +13,12 @@ package final class TableCursor {
     private var partition = 0
     private var index: IndexPartition?
     private var blockNumber = 0
-    private var block: DataBlock?
+    /// The columns of `owner`, nil when the cursor is not positioned.
+    private var columns: DataColumns?
+    private var owner: DataBlock?
     private var position = 0
     /// The block's prefix, then the current suffix: the key in one piece.
-    private var key = GrowingBuffer(capacity: 256)
+    @exclusivity(unchecked) private var key = GrowingBuffer(capacity: 256)
     /// Raw bytes of blocks `chunkFirst ..< chunkEnd` of the partition, for streaming.
     private var chunk: BlockMemory?
     private var chunkFirst = 0
@@ -28,13 +30,13 @@ package final class TableCursor {
         self.policy = policy
     }
 
-    package var isValid: Bool { block != nil }
+    package var isValid: Bool { columns != nil }
 
     /// Valid until the next move.
     /// - Precondition: the cursor is positioned.
     package var entry: EntryView {
-        guard let block else { preconditionFailure("the entry of a cursor that is not positioned") }
-        return unsafe block.entry(position, key: key.bytes)
+        guard let columns else { preconditionFailure("the entry of a cursor that is not positioned") }
+        return unsafe columns.entry(position, key: key.bytes)
     }
 
     package func seekToFirst() throws(EngineError) -> Bool {
@@ -53,10 +55,10 @@ package final class TableCursor {
     }
 
     package func next() throws(EngineError) -> Bool {
-        guard let block else { return false }
-        if position + 1 < block.count {
+        guard let columns else { return false }
+        if position + 1 < columns.count {
             position += 1
-            return show(block)
+            return show(columns)
         }
         return try enterNextBlock()
     }
@@ -66,15 +68,16 @@ package final class TableCursor {
     }
 
     private func seekUnclipped(_ target: UnsafeRawBufferPointer) throws(EngineError) -> Bool {
-        block = nil
+        columns = nil
         // A key before all separators is before the first key: the walk starts there.
         unsafe try enterPartition(reader.top.partition(for: target) ?? 0)
         guard let index else { return false }
         blockNumber = unsafe index.block(for: target) ?? 0
-        let candidate = try loadBlock(index, blockNumber)
+        let block = try loadBlock(index, blockNumber)
+        let candidate = block.columns
         let found = unsafe candidate.lowerBound(target)
         if found == candidate.count { return try enterNextBlock() }
-        return enter(candidate, at: found)
+        return enter(block, at: found)
     }
 
     // MARK: Steps
@@ -82,13 +85,13 @@ package final class TableCursor {
     private func enterPartition(_ number: Int) throws(EngineError) {
         partition = number
         chunk = nil
-        block = nil
+        columns = nil
         index = nil
         index = try reader.indexPartition(number, policy)
     }
 
     private func enterNextBlock() throws(EngineError) -> Bool {
-        block = nil
+        columns = nil
         guard let index else { return false }
         if blockNumber + 1 < index.count { return try enterBlock(blockNumber + 1, position: 0) }
         if partition + 1 >= reader.top.count { return false }
@@ -102,23 +105,24 @@ package final class TableCursor {
         return enter(try loadBlock(index, number), at: position)
     }
 
-    private func enter(_ entered: DataBlock, at newPosition: Int) -> Bool {
-        block = entered
+    private func enter(_ block: DataBlock, at newPosition: Int) -> Bool {
+        owner = block
+        columns = block.columns
         position = newPosition
-        key.reset()
-        unsafe key.append(entered.prefix)
-        return show(entered)
+        unsafe key.reset()
+        unsafe key.append(block.columns.prefix)
+        return show(block.columns)
     }
 
     /// Rebuilds the key; false, and not positioned any more, when it lies behind the window.
     @inline(__always)
-    private func show(_ block: DataBlock) -> Bool {
+    private func show(_ block: DataColumns) -> Bool {
         unsafe key.truncate(to: block.prefix.count)
         unsafe key.append(block.suffix(position))
         if let window {
             let bytes = unsafe key.bytes
             if unsafe bytes.count < keyGroupBytes || keyGroup(of: bytes) > window.last {
-                self.block = nil
+                columns = nil
                 return false
             }
         }

@@ -12,19 +12,19 @@ package final class Memtable: @unchecked Sendable {
     /// long run of appends copies each byte a bounded number of times.
     private static let growthPercent = 50
 
-    private var tree: RadixTree
+    @exclusivity(unchecked) private var tree: RadixTree
     private var isSealed = false
     package let budgetBytes: Int
 
     package init(budgetBytes: Int) {
         self.budgetBytes = budgetBytes
-        tree = RadixTree(budgetBytes: budgetBytes)
+        unsafe tree = RadixTree(budgetBytes: budgetBytes)
     }
 
     /// Memory used, replaced values included.
-    package var byteCount: Int { tree.arena.byteCount }
-    package var entryCount: Int { tree.entryCount }
-    package var isEmpty: Bool { tree.entryCount == 0 }
+    package var byteCount: Int { unsafe tree.arena.byteCount }
+    package var entryCount: Int { unsafe tree.entryCount }
+    package var isEmpty: Bool { unsafe tree.entryCount == 0 }
     package var isFull: Bool { byteCount >= budgetBytes }
 
     /// Puts and deletes replace what is there. An append lengthens a put or an append, turns a delete into a put, and stays
@@ -49,8 +49,8 @@ package final class Memtable: @unchecked Sendable {
     /// From here on the memtable does not change.
     package func seal() { isSealed = true }
 
-    var root: UInt32 { tree.root }
-    var arenaView: ArenaView { tree.arena.view }
+    var root: UInt32 { unsafe tree.root }
+    var arenaView: ArenaView { unsafe tree.arena.view }
 
     private func insert(_ entry: EntryView, in slot: UnsafeMutableRawPointer) {
         let value = unsafe storedValue(entry)

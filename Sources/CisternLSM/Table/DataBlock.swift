@@ -134,20 +134,18 @@ private func endsAscend(
     return previous == total
 }
 
-// Unchecked: immutable after init, and so is the memory it points into.
-@safe final class DataBlock: @unchecked Sendable {
+/// The columns of a block, to read entries from. Borrowed from the `DataBlock` that keeps the memory; cheap to copy, so that
+/// a walk counts no references.
+@safe struct DataColumns {
     let count: Int
     let prefix: UnsafeRawBufferPointer
     private let layout: DataLayout
     private let base: UnsafeRawPointer
-    private let memory: BlockMemory
 
-    /// - Precondition: `layout` was parsed from the payload that starts at `offset` of `memory`.
-    init(memory: BlockMemory, offset: Int, layout: DataLayout) {
-        self.memory = memory
+    fileprivate init(base: UnsafeRawPointer, layout: DataLayout) {
+        unsafe self.base = unsafe base
         self.layout = layout
         count = layout.count
-        unsafe base = unsafe UnsafeRawPointer(memory.bytes.baseAddress! + offset)
         unsafe prefix = unsafe UnsafeRawBufferPointer(start: base + layout.prefix, count: layout.prefixCount)
     }
 
@@ -246,5 +244,18 @@ private func endsAscend(
         let start = unsafe index == 0 ? 0 : loadEnd(ends, index &- 1, isWide)
         let end = unsafe loadEnd(ends, index, isWide)
         return unsafe UnsafeRawBufferPointer(start: column + start, count: end &- start)
+    }
+}
+
+// Unchecked: immutable after init, and so is the memory it points into.
+@safe final class DataBlock: @unchecked Sendable {
+    /// Valid as long as the block lives.
+    let columns: DataColumns
+    private let memory: BlockMemory
+
+    /// - Precondition: `layout` was parsed from the payload that starts at `offset` of `memory`.
+    init(memory: BlockMemory, offset: Int, layout: DataLayout) {
+        self.memory = memory
+        columns = unsafe DataColumns(base: UnsafeRawPointer(memory.bytes.baseAddress! + offset), layout: layout)
     }
 }

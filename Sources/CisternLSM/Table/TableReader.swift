@@ -74,8 +74,11 @@ package final class TableReader: Sendable {
         let index = try indexPartition(partition, .fill)
         guard let number = unsafe index.block(for: key) else { return false }
         let block = try dataBlock(index.handle(number), .fill)
-        guard let found = unsafe block.find(key, hash: hash) else { return false }
-        return unsafe result.add(block.entry(found, key: key))
+        // The block must outlive the entry, which borrows from it.
+        return withExtendedLifetime(block) {
+            guard let found = unsafe block.columns.find(key, hash: hash) else { return false }
+            return unsafe result.add(block.columns.entry(found, key: key))
+        }
     }
 
     /// False when `key` is certainly not here.

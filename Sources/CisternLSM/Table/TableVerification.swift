@@ -16,7 +16,9 @@ extension TableReader {
             let before = counted.entryCount
             for number in 0..<index.count {
                 let handle = index.handle(number)
-                let block = try dataBlock(handle, .stream)
+                let owner = try dataBlock(handle, .stream)
+                defer { withExtendedLifetime(owner) {} }
+                let block = owner.columns
                 for position in 0..<block.count {
                     key.reset()
                     unsafe key.append(block.prefix)

@@ -14,16 +14,16 @@ package final class TableWriter {
     private let options: TableOptions
     private let number: UInt64
     private let cache: BlockCache?
-    private var output = GrowingBuffer(capacity: TableWriter.appendBytes + (64 << 10))
+    @exclusivity(unchecked) private var output = GrowingBuffer(capacity: TableWriter.appendBytes + (64 << 10))
     /// Offset in the file of the first byte of `output`.
     private var outputStart: UInt64 = 0
-    private var block = DataBlockBuilder()
+    @exclusivity(unchecked) private var block = DataBlockBuilder()
     private var blockSeparator: [UInt8] = []
     private var blockExpiry = BlockExpiry()
     private var index = IndexPartitionBuilder()
     private var top = TopIndexBuilder()
-    private var hashes: [UInt64] = []
-    private var lastKey = GrowingBuffer(capacity: 256)
+    @exclusivity(unchecked) private var hashes: [UInt64] = []
+    @exclusivity(unchecked) private var lastKey = GrowingBuffer(capacity: 256)
     private var summary = TableSummary()
     private var partitionEntries: UInt32 = 0
 
@@ -39,11 +39,11 @@ package final class TableWriter {
         self.cache = cache
         summary.blockSizeBytes = UInt32(options.blockSizeBytes)
         summary.filterBitsPerKey = UInt32(options.filterBitsPerKey)
-        output.append(TableFormat.header())
+        unsafe output.append(TableFormat.header())
     }
 
     /// Bytes the file has or will have for what was added so far, without the metadata that is still open.
-    package var fileBytes: UInt64 { position + UInt64(block.byteCount) }
+    package var fileBytes: UInt64 { unsafe position + UInt64(block.byteCount) }
     package var entryCount: UInt64 { summary.entryCount }
 
     /// Adds an entry of any kind behind all others.
@@ -51,19 +51,19 @@ package final class TableWriter {
     package func add(_ entry: EntryView) throws(EngineError) {
         try check(entry)
         let size = unsafe entry.key.count + entry.value.count + DataBlockBuilder.columnBytes
-        if block.count > 0 && block.byteCount + size > options.blockSizeBytes { try finishBlock() }
-        if block.count == 0 {
+        if unsafe block.count > 0 && block.byteCount + size > options.blockSizeBytes { try finishBlock() }
+        if unsafe block.count == 0 {
             let count = unsafe separatorCount(previous: lastKey.bytes, key: entry.key)
             blockSeparator = unsafe Array(entry.key[..<count])
         }
         let hash = unsafe Hash64.hash(entry.key)
         if summary.entryCount == 0 { summary.smallestKey = unsafe Array(entry.key) }
-        if options.filterBitsPerKey > 0 { hashes.append(hash) }
+        if options.filterBitsPerKey > 0 { unsafe hashes.append(hash) }
         partitionEntries += 1
-        block.add(entry, hash: hash)
+        unsafe block.add(entry, hash: hash)
         blockExpiry.add(entry)
         summary.count(entry)
-        lastKey.reset()
+        unsafe lastKey.reset()
         unsafe lastKey.append(entry.key)
     }
 
@@ -73,7 +73,7 @@ package final class TableWriter {
         guard summary.entryCount > 0 else {
             throw .invalidEntry(detail: "\(file.path): a table without entries is not written")
         }
-        if block.count > 0 { try finishBlock() }
+        if unsafe block.count > 0 { try finishBlock() }
         if index.count > 0 { try finishPartition() }
         summary.largestKey = unsafe Array(lastKey.bytes)
         summary.keyGroups = unsafe KeyGroupRange(
@@ -83,7 +83,7 @@ package final class TableWriter {
         let properties = try writeBlock(BlockMemory(copying: summary.encode()), .properties)
         summary.fileBytes = position + UInt64(TableFormat.footerBytes)
         let footer = TableFooter(topIndex: topIndex, properties: properties, fileBytes: summary.fileBytes)
-        output.append(footer.encode())
+        unsafe output.append(footer.encode())
         try flushOutput()
         do { try file.sync() } catch { throw .file(error) }
         return summary
@@ -91,7 +91,7 @@ package final class TableWriter {
 
     // MARK: Blocks
 
-    private var position: UInt64 { outputStart + UInt64(output.count) }
+    private var position: UInt64 { unsafe outputStart + UInt64(output.count) }
 
     private func check(_ entry: EntryView) throws(EngineError) {
         guard unsafe entry.key.count >= keyGroupBytes, unsafe entry.key.count <= TableFormat.keyBytesMax else {
@@ -115,7 +115,7 @@ package final class TableWriter {
     private func finishBlock() throws(EngineError) {
         let payload = unsafe block.finish()
         let handle = unsafe try writeBlock(payload, .data)
-        block.reset()
+        unsafe block.reset()
         index.add(separator: blockSeparator, handle: handle, expiry: blockExpiry)
         blockExpiry = BlockExpiry()
         summary.dataBlockCount += 1
@@ -126,7 +126,7 @@ package final class TableWriter {
     }
 
     private func finishPartition() throws(EngineError) {
-        let filter = BlockMemory(copying: buildFilter(hashes, bitsPerKey: options.filterBitsPerKey))
+        let filter = unsafe BlockMemory(copying: buildFilter(hashes, bitsPerKey: options.filterBitsPerKey))
         let filterHandle = unsafe filter.bytes.isEmpty ? BlockHandle(offset: position) : try writeBlock(filter, .filter)
         let encoded = BlockMemory(copying: index.encode())
         let indexHandle = try writeBlock(encoded, .index)
@@ -136,7 +136,7 @@ package final class TableWriter {
         writeThrough(filter: filter, at: filterHandle.offset)
         writeThrough(index: encoded, at: indexHandle.offset)
         index.reset()
-        hashes.removeAll(keepingCapacity: true)
+        unsafe hashes.removeAll(keepingCapacity: true)
         partitionEntries = 0
     }
 
@@ -167,15 +167,15 @@ package final class TableWriter {
     {
         let handle = BlockHandle(offset: position, payloadBytes: UInt32(payload.count))
         unsafe output.append(payload)
-        output.append(type.rawValue)
+        unsafe output.append(type.rawValue)
         unsafe output.appendInteger(TableFormat.checksum(payload: payload, type: type, offset: handle.offset))
-        if output.count >= TableWriter.appendBytes { try flushOutput() }
+        if unsafe output.count >= TableWriter.appendBytes { try flushOutput() }
         return handle
     }
 
     private func flushOutput() throws(EngineError) {
         do { unsafe try file.append(output.bytes) } catch { throw .file(error) }
-        outputStart += UInt64(output.count)
-        output.reset()
+        unsafe outputStart += UInt64(output.count)
+        unsafe output.reset()
     }
 }

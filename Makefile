@@ -27,7 +27,7 @@ format: ## formats the sources in place
 	$(SWIFT) format -i --parallel -r $(SOURCES)
 
 protos: packages-protos ## generates Sources/CisternWireMessages from proto-spec
-	protoc --proto_path=proto-spec --swift_out=Visibility=Package:Sources/CisternWireMessages proto-spec/cistern/*.proto
+	proto-spec/generate.sh
 
 soak: packages build ## the flights job again and again with both kills, until one fails or SOAK_RUNS are done
 	@for run in $$(seq $${SOAK_RUNS:-20}); do \

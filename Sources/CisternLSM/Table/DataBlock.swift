@@ -62,10 +62,11 @@ struct DataLayout {
         layout.suffixSize = number(8)
         layout.prefixCount = number(12) & 0xFFFF
         layout.flags = UInt16(number(12) >> 16)
-        guard layout.count > 0, layout.flags & ~DataBlockFlags.all == 0, number(16) == 0 else {
+        // Each entry has a tag, so there are no more entries than bytes.
+        guard layout.count > 0, layout.count <= footer, layout.flags & ~DataBlockFlags.all == 0, number(16) == 0 else {
             return .failure("a data block says \(layout.count) entries, flags \(layout.flags)")
         }
-        // All operands are below 2³², so no sum or product of two overflows an Int.
+        // The count is below the block's size and all other operands are below 2³²: no sum or product overflows an Int.
         let count = layout.count
         layout.suffixes = layout.has(DataBlockFlags.valueEnds) ? layout.valueSize : layout.valueSize * count
         let suffixBytes = layout.has(DataBlockFlags.keyEnds) ? layout.suffixSize : layout.suffixSize * count

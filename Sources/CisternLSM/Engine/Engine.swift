@@ -40,6 +40,14 @@ package final class Engine: Sendable {
         let number: UInt64
         let epoch: UInt64
         let record: SnapshotRecord
+        /// Of the files that no snapshot held before; known until the next start.
+        var newBytes: UInt64 = 0
+
+        var info: SnapshotInfo {
+            var info = record.info
+            info.newBytes = newBytes
+            return info
+        }
     }
 
     package let options: EngineOptions
@@ -320,7 +328,7 @@ package final class Engine: Sendable {
     package func snapshots(store: String) -> [SnapshotInfo] {
         state.withLock { state in
             state.snapshots.values.filter { $0.record.identity.store == store }
-                .sorted { $0.number < $1.number }.map(\.record.info)
+                .sorted { $0.number < $1.number }.map(\.info)
         }
     }
 
@@ -328,7 +336,7 @@ package final class Engine: Sendable {
         state.withLock { state in
             state.snapshots.values.first {
                 $0.record.tree == tree && $0.epoch == epoch && $0.record.checkpoint == checkpoint
-            }?.record.info
+            }?.info
         }
     }
 
@@ -352,10 +360,16 @@ package final class Engine: Sendable {
             removeSnapshotFile(number, fileNumbers: record.fileNumbers)
             throw .file(error)
         }
-        let stored = StoredSnapshot(number: number, epoch: epoch, record: record)
-        state.withLock { $0.snapshots[stored.record.handle] = stored }
+        let files = record.levels.joined()
+        let stored = state.withLock { [record] state -> StoredSnapshot in
+            let held = Set(state.snapshots.values.flatMap(\.record.fileNumbers))
+            let newBytes = files.reduce(0) { held.contains($1.number) ? $0 : $0 + $1.windowedBytes }
+            let stored = StoredSnapshot(number: number, epoch: epoch, record: record, newBytes: newBytes)
+            state.snapshots[record.handle] = stored
+            return stored
+        }
         withExtendedLifetime(version) {}
-        return record.info
+        return stored.info
     }
 
     /// Drops snapshots; their files go when nothing else refers to them. Unknown handles are ignored, so that a release may be

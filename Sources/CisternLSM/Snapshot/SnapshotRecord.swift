@@ -19,6 +19,8 @@ package struct SnapshotInfo: Equatable, Sendable {
     package let fileCount: Int
     /// Bytes of the files' visible parts, an estimate where a window cuts a file.
     package let bytes: UInt64
+    /// The part of `bytes` in files that no earlier snapshot held: what this one added. 0 when it was taken before a restart.
+    package internal(set) var newBytes: UInt64 = 0
 }
 
 /// Names a snapshot that a tree is to be made from.

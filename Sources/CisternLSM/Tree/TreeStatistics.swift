@@ -31,6 +31,8 @@ package struct TreeStatistics: Equatable, Sendable {
     package var sealedMemtables = 0
     package var queuedLogBytes = 0
     package var levels: [Level] = []
+    /// Entries of memtables and files, each version of a key counted: an upper bound of what is alive.
+    package var approximateEntries: UInt64 = 0
     package var batches: UInt64 = 0
     package var entries: UInt64 = 0
     package var duplicates: UInt64 = 0
@@ -64,6 +66,8 @@ extension Tree {
         result.levels = state.levels.map { level in
             TreeStatistics.Level(files: level.count, bytes: level.reduce(0) { $0 + $1.windowedBytes })
         }
+        let memtableEntries = sealed.reduce(active.entryCount) { $0 + $1.memtable.entryCount }
+        result.approximateEntries = state.files.reduce(UInt64(memtableEntries)) { $0 + $1.windowedEntries }
         result.batches = counters.batches
         result.entries = counters.entries
         result.duplicates = counters.duplicates

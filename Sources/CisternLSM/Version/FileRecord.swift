@@ -45,6 +45,12 @@ package struct FileRecord: Equatable, Sendable {
         compareKeys(smallestKey, range.largest) <= 0 && compareKeys(range.smallest, largestKey) <= 0
     }
 
+    /// Entries that the window stands for, estimated like the bytes.
+    package var windowedEntries: UInt64 {
+        guard isPartial, let shown = window.intersection(summary.keyGroups) else { return summary.entryCount }
+        return summary.entryCount * UInt64(shown.count) / UInt64(summary.keyGroups.count)
+    }
+
     /// Bytes of the file that the window stands for, estimated from the share of its key groups.
     package var windowedBytes: UInt64 {
         guard isPartial, let shown = window.intersection(summary.keyGroups) else { return summary.fileBytes }

@@ -29,9 +29,9 @@ let package = Package(
         .executable(name: "cistern", targets: ["cistern"]),
     ],
     dependencies: [
+        .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0", traits: []),
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
-        .package(url: "https://github.com/apple/swift-protobuf", from: "1.39.0", traits: []),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
     ],
     targets: [
@@ -78,8 +78,14 @@ let package = Package(
 
         // Tier 5
         .target(
-            name: "CisternServer", dependencies: ["CisternPrimitives", "CisternFileSystem", "CisternLSM"],
-            swiftSettings: strict),
+            name: "CisternServer",
+            dependencies: [
+                "CisternPrimitives", "CisternFileSystem", "CisternLSM", "CisternWire", "CisternWireMessages",
+                "CisternTransport",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+            ], swiftSettings: strict),
 
         .target(
             name: "CisternClient",
@@ -91,7 +97,11 @@ let package = Package(
         // Programs
         .executableTarget(
             name: "cistern",
-            dependencies: ["CisternServer", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            dependencies: [
+                "CisternServer", "CisternTransport",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
             swiftSettings: strict),
 
         // Tests
@@ -112,7 +122,15 @@ let package = Package(
             name: "CisternCompressionTests", dependencies: ["CisternCompression", "CisternPrimitives"],
             swiftSettings: testing),
         .testTarget(
-            name: "CisternServerTests", dependencies: ["CisternServer", "cistern"], swiftSettings: testing),
+            name: "CisternServerTests",
+            dependencies: [
+                "CisternServer", "CisternPrimitives", "CisternFileSystem", "CisternLSM", "CisternTransport",
+                "CisternWire",
+                "CisternWireMessages", "CisternTestKit", "cistern",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+            ], swiftSettings: testing),
         .testTarget(
             name: "CisternWireTests",
             dependencies: [

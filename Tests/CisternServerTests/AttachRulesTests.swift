@@ -46,7 +46,7 @@ private func treeSets() -> [[TreeClaim]] {
 /// The rule once more, written as the sentences of the contract rather than as the code.
 private func expected(_ request: AttachRequest, _ trees: [TreeClaim]) -> AttachDecision {
     let over = trees.filter { $0.range.overlaps(request.range) }
-    if over.isEmpty { return request.isRestoring ? .restore(retire: []) : .fresh }
+    if over.isEmpty { return request.isRestoring ? .restore(replacing: []) : .fresh }
     if let same = over.first(where: {
         $0.range == request.range && $0.epoch == request.epoch && $0.writer == request.writer
     }) {
@@ -55,7 +55,7 @@ private func expected(_ request: AttachRequest, _ trees: [TreeClaim]) -> AttachD
     let newest = over.reduce(over[0]) { $1.epoch >= $0.epoch ? $1 : $0 }
     if newest.epoch > request.epoch { return .fenced(by: newest) }
     if request.isRestoring {
-        return newest.epoch == request.epoch ? .fenced(by: newest) : .restore(retire: over.map(\.id))
+        return newest.epoch == request.epoch ? .fenced(by: newest) : .restore(replacing: over.map(\.id))
     }
     if over.count == 1, over[0].range == request.range {
         return over[0].epoch < request.epoch ? .takeOver(tree: over[0].id) : .fenced(by: over[0])
@@ -97,20 +97,6 @@ private func sameFence(_ left: AttachDecision, _ right: AttachDecision) -> Bool 
             }
         }
     }
-}
-
-@Test func aRestoreCutShortByACrashIsFinished() {
-    let old = [
-        TreeClaim(id: 1, range: KeyGroupRange(first: 0, last: 1), epoch: 1, writer: "a"),
-        TreeClaim(id: 2, range: KeyGroupRange(first: 2, last: 3), epoch: 1, writer: "b"),
-    ]
-    let new = TreeClaim(id: 3, range: KeyGroupRange(first: 0, last: 2), epoch: 2, writer: "a")
-    #expect(AttachRules.superseded(old + [new]) == [1, 2])
-    #expect(AttachRules.superseded(old).isEmpty)
-    #expect(AttachRules.superseded([new]).isEmpty)
-    // Until then the old tree's own writer does not get in beside the new one.
-    let zombie = AttachRequest(range: old[0].range, epoch: 1, writer: "a", isRestoring: false)
-    #expect(AttachRules.decide(zombie, trees: old + [new]) == .fenced(by: new))
 }
 
 @Test func restoreCoverageFindsEveryGapAndOverlap() {

@@ -1,8 +1,8 @@
 import CisternFileSystem
 import CisternPrimitives
 import CisternServer
+import CisternTestKit
 import Foundation
-import Synchronization
 import Testing
 
 private let serverID = (0..<16).map { UInt8($0) }
@@ -16,6 +16,12 @@ private func sample() throws -> CatalogState {
     _ = try state.addDictionary(store: "orders", stateID: 1, bytes: Array("dictionary".utf8))
     _ = try state.ensureStore("empty", keyGroupCount: 1)
     return state
+}
+
+private func catalogFiles() throws -> MemoryFileSystem {
+    let files = MemoryFileSystem()
+    try files.createDirectory("/d")
+    return files
 }
 
 private func packageFile(_ path: String, from file: String = #filePath) -> URL {
@@ -96,7 +102,7 @@ private func packageFile(_ path: String, from file: String = #filePath) -> URL {
 }
 
 @Test func catalogComesBackAfterARestart() throws {
-    let files = MemoryCatalogFiles()
+    let files = try catalogFiles()
     let first = try Catalog(directory: "/d", fileSystem: files, newServerID: serverID)
     try first.change { state throws(CatalogRefusal) in _ = try state.ensureStore("orders", keyGroupCount: 8) }
     let second = try Catalog(directory: "/d", fileSystem: files, newServerID: [UInt8](repeating: 9, count: 16))
@@ -104,12 +110,12 @@ private func packageFile(_ path: String, from file: String = #filePath) -> URL {
     #expect(second.serverID == hexadecimal(serverID))
 }
 
-@Test(arguments: ["create", "append", "sync", "rename", "sync directory"])
-func aFailedWriteLeavesTheCatalogAsItWas(operation: String) throws {
-    let files = MemoryCatalogFiles()
+@Test(arguments: [MemoryFileSystem.Operation.create, .append, .sync, .rename, .syncDirectory])
+func aFailedWriteLeavesTheCatalogAsItWas(operation: MemoryFileSystem.Operation) throws {
+    let files = try catalogFiles()
     let catalog = try Catalog(directory: "/d", fileSystem: files, newServerID: serverID)
     let before = catalog.current
-    files.failNext(operation)
+    files.inject(MemoryFileSystem.Fault([operation], count: 1))
     #expect(throws: CatalogError.self) {
         try catalog.change { state throws(CatalogRefusal) in _ = try state.ensureStore("orders", keyGroupCount: 8) }
     }
@@ -119,9 +125,11 @@ func aFailedWriteLeavesTheCatalogAsItWas(operation: String) throws {
 }
 
 @Test func aDamagedCatalogIsRefusedNotReplaced() throws {
-    let files = MemoryCatalogFiles()
+    let files = try catalogFiles()
     _ = try Catalog(directory: "/d", fileSystem: files, newServerID: serverID)
-    files.state.withLock { $0.files["/d/catalog"]?[20] ^= 1 }
+    var bytes = try #require(files.contents("/d/catalog"))
+    bytes[20] ^= 1
+    files.setContents("/d/catalog", bytes)
     #expect(throws: CatalogError.self) {
         _ = try Catalog(directory: "/d", fileSystem: files, newServerID: serverID)
     }

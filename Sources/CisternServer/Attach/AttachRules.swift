@@ -1,7 +1,6 @@
 // Who may write a key-group range: the rule that every attach is judged by. Pure: trees and a request in, a decision out.
 //
-// The trees of one store never overlap, except for the moment (or the crash) between making a restored tree and retiring
-// the ones it replaces; `superseded` finds those after a restart.
+// The trees of one store never overlap: the engine exchanges a restored tree and those it replaces in one step.
 
 package import CisternPrimitives
 
@@ -42,8 +41,8 @@ package enum AttachDecision: Equatable, Sendable {
     case resume(tree: UInt64)
     /// A newer epoch of the same range: raise the tree's epoch, go on with its content.
     case takeOver(tree: UInt64)
-    /// Make the tree from the snapshots, then retire these.
-    case restore(retire: [UInt64])
+    /// Make the tree from the snapshots in place of these.
+    case restore(replacing: [UInt64])
     /// A writer with this epoch, or a newer one, owns some of the range.
     case fenced(by: TreeClaim)
     /// Going on needs the exact range; these overlap it.
@@ -55,13 +54,11 @@ package enum AttachRules {
     package static func decide(_ request: AttachRequest, trees: [TreeClaim]) -> AttachDecision {
         let overlapping = trees.filter { $0.range.overlaps(request.range) }
         if let exact = overlapping.first(where: { isSame($0, as: request) }) {
-            // A newer tree beside it means that a restore was cut short: the newer one wins.
-            if let newer = newest(overlapping), newer.epoch > request.epoch { return .fenced(by: newer) }
             return .resume(tree: exact.id)
         }
         if request.isRestoring {
             if let owner = newest(overlapping), owner.epoch >= request.epoch { return .fenced(by: owner) }
-            return .restore(retire: overlapping.map(\.id))
+            return .restore(replacing: overlapping.map(\.id))
         }
         guard let owner = newest(overlapping) else { return .fresh }
         // A worker of an older epoch must stop, whatever its range: tell it so rather than that its range is wrong.
@@ -70,13 +67,6 @@ package enum AttachRules {
             return .mismatch(with: overlapping.map(\.range))
         }
         return owner.epoch < request.epoch ? .takeOver(tree: owner.id) : .fenced(by: owner)
-    }
-
-    /// Trees that a newer tree of the same store overlaps: a restore made the newer one and stopped before retiring them.
-    package static func superseded(_ trees: [TreeClaim]) -> [UInt64] {
-        trees.filter { older in
-            trees.contains { $0.range.overlaps(older.range) && $0.epoch > older.epoch }
-        }.map(\.id)
     }
 
     private static func isSame(_ tree: TreeClaim, as request: AttachRequest) -> Bool {

@@ -21,9 +21,6 @@ package final class Catalog: Sendable {
     /// Replaced as a whole after the file is durable.
     private let state: Mutex<CatalogState>
 
-    private var path: String { directory + "/" + Catalog.fileName }
-    private var temporaryPath: String { path + ".new" }
-
     /// Reads the catalog, or makes one with the identity `newServerID` in a directory that has none.
     package init(
         directory: String, fileSystem: any FileSystem, newServerID: @autoclosure () -> [UInt8]
@@ -59,6 +56,19 @@ package final class Catalog: Sendable {
 
     package func store(named name: String) -> CatalogStore? { state.withLock { $0.store(name) } }
 
+    /// The result of a change that leaves the catalog as it is; nil when it would change or be refused.
+    package func unchanged<Result>(by body: (inout CatalogState) throws(CatalogRefusal) -> Result) -> Result? {
+        let before = current
+        var next = before
+        do throws(CatalogRefusal) {
+            let result = try body(&next)
+            return next == before ? result : nil
+        } catch {
+            // `change` meets the same refusal and reports it.
+            return nil
+        }
+    }
+
     /// Applies a change and returns its result when the change is durable. A change that changes nothing writes nothing.
     /// After an error the catalog is what it was.
     ///
@@ -81,30 +91,11 @@ package final class Catalog: Sendable {
     }
 
     private func store(_ next: CatalogState) throws(CatalogError) {
-        let bytes = CatalogFormat.encode(next)
         do throws(FileError) {
-            // A leftover of an attempt that failed half-way.
-            if fileSystem.exists(temporaryPath) { try fileSystem.remove(temporaryPath) }
-            let file = try fileSystem.createAppend(temporaryPath)
-            defer { file.close() }
-            try append(bytes, to: file)
-            try file.sync()
-            try fileSystem.rename(temporaryPath, to: path)
-            try fileSystem.syncDirectory(directory)
+            try AtomicFile.write(
+                CatalogFormat.encode(next), to: Catalog.fileName, in: directory, fileSystem: fileSystem)
         } catch {
             throw .file(error)
         }
-    }
-
-    private func append(_ bytes: [UInt8], to file: any AppendFile) throws(FileError) {
-        let failure: FileError? = unsafe bytes.withUnsafeBytes { raw in
-            do throws(FileError) {
-                unsafe try file.append(raw)
-                return nil
-            } catch {
-                return error
-            }
-        }
-        if let failure { throw failure }
     }
 }

@@ -10,7 +10,9 @@ package struct ConfigurationError: Error, Equatable, Sendable, CustomStringConve
 
 package enum ConfigurationLoader {
     /// Names with the prefix of the environment that are not settings of the server.
-    package static let reservedEnvironmentNames: Set<String> = ["CISTERN_CONFIG", "CISTERN_SEED", "CISTERN_BINARY"]
+    package static let reservedEnvironmentNames: Set<String> = [
+        "CISTERN_CONFIG", "CISTERN_SEED", "CISTERN_SEEDS", "CISTERN_BINARY",
+    ]
 
     package static let fileBytesMax = 1 << 20
 

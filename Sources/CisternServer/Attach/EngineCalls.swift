@@ -1,0 +1,43 @@
+// The engine's completion calls as async functions, for attaching, closing and snapshots only: reads and writes never come here.
+
+internal import CisternLSM
+internal import CisternPrimitives
+
+extension Engine {
+    func openTree(_ id: TreeID, executor: LoopExecutor) async -> Result<Tree, EngineError> {
+        await withCheckedContinuation { continuation in
+            openTree(id, executor: executor) { continuation.resume(returning: $0) }
+        }
+    }
+
+    func createTree(
+        _ identity: TreeIdentity, epoch: UInt64, writer: String, from snapshots: [SnapshotReference],
+        replacing: [TreeID], executor: LoopExecutor
+    ) async -> Result<Tree, EngineError> {
+        await withCheckedContinuation { continuation in
+            createTree(
+                identity, epoch: epoch, writer: writer, from: snapshots, replacing: replacing, executor: executor
+            ) { continuation.resume(returning: $0) }
+        }
+    }
+}
+
+extension Tree {
+    func handOver(from owner: LoopExecutor, to next: LoopExecutor) async {
+        await withCheckedContinuation { continuation in
+            owner.execute { self.handOver(to: next) { _ in continuation.resume() } }
+        }
+    }
+
+    func setEpoch(_ epoch: UInt64, writer: String, on owner: LoopExecutor) async -> Result<Void, EngineError> {
+        await withCheckedContinuation { continuation in
+            owner.execute { self.setEpoch(epoch, writer: writer) { continuation.resume(returning: $0) } }
+        }
+    }
+
+    func close(on owner: LoopExecutor) async -> Result<Void, EngineError> {
+        await withCheckedContinuation { continuation in
+            owner.execute { self.close { continuation.resume(returning: $0) } }
+        }
+    }
+}

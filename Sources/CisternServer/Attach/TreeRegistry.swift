@@ -1,0 +1,352 @@
+// Which trees there are, which are open, on which event loop, and which session writes each. Attach, detach and closing go
+// through here; reads and writes go straight from a session to its tree.
+//
+// Threading: any thread; one lock around `state`, nothing waits under it. Operations that touch a common key-group range run
+// one after the other (`RangeQueue`), so between two steps of one operation nobody else changes its trees. They are async
+// because they are seldom; a tree's own methods are called on its loop.
+
+package import CisternLSM
+package import CisternPrimitives
+internal import CisternWire
+package import Logging
+internal import NIOCore
+internal import Synchronization
+
+/// What a session is told about the tree it got.
+package struct AttachedTree: Sendable {
+    package let resumed: Bool
+    package let lastSequence: UInt64
+    package let watermark: UInt64
+    package let approximateEntries: UInt64
+    /// Time from the decision until the tree could be read.
+    package let microseconds: UInt64
+}
+
+/// The right of one session to use one tree; a newer attach takes it away.
+package final class Attachment: Sendable {
+    package let session: ServerSession
+    package let handle: UInt32
+
+    package init(session: ServerSession, handle: UInt32) {
+        self.session = session
+        self.handle = handle
+    }
+}
+
+package final class TreeRegistry: Sendable {
+    private struct Record {
+        var claim: TreeClaim
+        /// nil while closed.
+        var open: OpenTree?
+        /// The session that uses it; nil when it is open and nobody does.
+        var attachment: Attachment?
+    }
+
+    /// An open tree and the loop that owns it.
+    private struct OpenTree: Sendable {
+        let tree: Tree
+        var executor: LoopExecutor
+    }
+
+    private struct StoreTrees {
+        var records: [UInt64: Record] = [:]
+        var queue = RangeQueue()
+        var waiting: [UInt64: CheckedContinuation<Void, Never>] = [:]
+    }
+
+    private let engine: Engine
+    private let idleTree: TimeAmount
+    /// Stores that may have a tree which could not be read.
+    private let storesAtStart: Set<String>
+    private let time: any TimeSource
+    private let logger: Logger
+    private let state: Mutex<[String: StoreTrees]>
+
+    /// Takes over the trees the engine found.
+    package init(
+        engine: Engine, storesAtStart: Set<String>, idleTreeMilliseconds: Int, time: any TimeSource, logger: Logger
+    ) {
+        self.engine = engine
+        self.storesAtStart = storesAtStart
+        self.idleTree = .milliseconds(Int64(idleTreeMilliseconds))
+        self.time = time
+        self.logger = logger
+        var stores: [String: StoreTrees] = [:]
+        for info in engine.treeInfos() {
+            let claim = TreeClaim(
+                id: info.id.number, range: info.identity.keyGroups, epoch: info.epoch, writer: info.writer)
+            stores[info.identity.store, default: StoreTrees()].records[claim.id] = Record(claim: claim)
+        }
+        state = Mutex(stores)
+        for part in engine.damagedParts {
+            logger.error(
+                "a file of the data directory is damaged", metadata: ["path": "\(part.path)", "error": "\(part.error)"])
+        }
+    }
+
+    // MARK: Operations of sessions
+
+    /// Makes `attachment`'s session the writer of the range, or says why not. When this returns, the session knows its tree.
+    package func attach(
+        _ request: AttachRequest, store: CatalogStore, from snapshots: [SnapshotReference],
+        for attachment: Attachment, attempt: String
+    ) async -> Result<AttachedTree, Refusal> {
+        await exclusively(store.name, request.range) {
+            let started = self.time.monotonicNanoseconds
+            switch AttachRules.decide(request, trees: self.claims(store.name)) {
+            case .fenced(let owner):
+                return .failure(Refusal.fenced(attempt, by: owner.epoch))
+            case .mismatch(let ranges):
+                return .failure(Refusal.mismatch(attempt, with: ranges))
+            case .resume(let id):
+                return await self.take(
+                    id, request, raisingEpoch: false, store.name, attachment, started: started, attempt: attempt)
+            case .takeOver(let id):
+                return await self.take(
+                    id, request, raisingEpoch: true, store.name, attachment, started: started, attempt: attempt)
+            case .fresh:
+                if let damaged = self.damage(hiding: request, of: store, attempt: attempt) { return .failure(damaged) }
+                return await self.create(
+                    request, store: store, from: [], replacing: [], attachment, started: started, attempt: attempt)
+            case .restore(let replaced):
+                return await self.create(
+                    request, store: store, from: snapshots, replacing: replaced, attachment, started: started,
+                    attempt: attempt)
+            }
+        }
+    }
+
+    /// The session gives the tree back in order: it is flushed and closed.
+    package func detach(_ attachment: Attachment, store: String, tree id: UInt64, range: KeyGroupRange) async {
+        await exclusively(store, range) {
+            guard self.release(attachment, store: store, tree: id) else { return }
+            await self.close(id, store)
+        }
+    }
+
+    /// The session's connection is gone. The tree stays open for a while, because its writer probably comes back.
+    package func abandon(_ attachment: Attachment, store: String, tree id: UInt64, range: KeyGroupRange) {
+        guard release(attachment, store: store, tree: id) else { return }
+        _ = attachment.session.executor.eventLoop.scheduleTask(in: idleTree) {
+            Task { await self.closeIfUnused(id, store, range) }
+        }
+    }
+
+    /// Closes every open tree, flushing what the log does not hold. Sessions must be gone.
+    package func closeAll() async {
+        let open = state.withLock { stores in
+            stores.flatMap { store, trees in
+                trees.records.values.filter { $0.open != nil }.map { (store: store, claim: $0.claim) }
+            }
+        }
+        for tree in open {
+            await exclusively(tree.store, tree.claim.range) {
+                await self.revoke(tree.claim.id, tree.store, by: nil)
+                await self.close(tree.claim.id, tree.store)
+            }
+        }
+    }
+
+    package func claims(_ store: String) -> [TreeClaim] {
+        state.withLock { stores in stores[store]?.records.values.map(\.claim) ?? [] }
+    }
+
+    /// Trees that are open, for tests and operators.
+    package var openTreeCount: Int {
+        state.withLock { stores in
+            stores.values.reduce(0) { $0 + $1.records.values.filter { $0.open != nil }.count }
+        }
+    }
+
+    // MARK: Steps, each inside `exclusively`
+
+    /// Gives an existing tree to the session.
+    private func take(
+        _ id: UInt64, _ request: AttachRequest, raisingEpoch: Bool, _ store: String, _ attachment: Attachment,
+        started: UInt64, attempt: String
+    ) async -> Result<AttachedTree, Refusal> {
+        await revoke(id, store, by: raisingEpoch ? request.epoch : nil)
+        let executor = attachment.session.executor
+        let tree: Tree
+        if let open = openTree(id, store) {
+            tree = open.tree
+            if open.executor.eventLoop !== executor.eventLoop {
+                await open.tree.handOver(from: open.executor, to: executor)
+            }
+            update(id, store) { $0.open = OpenTree(tree: tree, executor: executor) }
+        } else {
+            switch await engine.openTree(TreeID(id), executor: executor) {
+            case .failure(let error): return .failure(Refusal(error, attempt: attempt))
+            case .success(let opened): tree = opened
+            }
+            update(id, store) { $0.open = OpenTree(tree: tree, executor: executor) }
+        }
+        if raisingEpoch {
+            if case .failure(let error) = await tree.setEpoch(request.epoch, writer: request.writer, on: executor) {
+                return .failure(Refusal(error, attempt: attempt))
+            }
+            let claim = TreeClaim(id: id, range: request.range, epoch: request.epoch, writer: request.writer)
+            update(id, store) { $0.claim = claim }
+        }
+        return await install(id, tree, store, request, attachment, resumed: !raisingEpoch, started: started)
+    }
+
+    /// Makes a tree in place of others. The engine exchanges them in one step, also in the face of a crash.
+    private func create(
+        _ request: AttachRequest, store: CatalogStore, from snapshots: [SnapshotReference], replacing: [UInt64],
+        _ attachment: Attachment, started: UInt64, attempt: String
+    ) async -> Result<AttachedTree, Refusal> {
+        // Zombies stop before their trees go.
+        for id in replacing { await revoke(id, store.name, by: request.epoch) }
+        let identity = TreeIdentity(
+            store: store.name, keyGroups: request.range, keyGroupCount: store.keyGroupCount)
+        let executor = attachment.session.executor
+        let tree: Tree
+        switch await engine.createTree(
+            identity, epoch: request.epoch, writer: request.writer, from: snapshots,
+            replacing: replacing.map { TreeID($0) }, executor: executor)
+        {
+        case .failure(let error): return .failure(Refusal(error, attempt: attempt))
+        case .success(let made): tree = made
+        }
+        for id in replacing { remove(id, store.name) }
+        let claim = TreeClaim(
+            id: tree.id.number, range: request.range, epoch: request.epoch, writer: request.writer)
+        insert(Record(claim: claim, open: OpenTree(tree: tree, executor: executor)), store.name)
+        return await install(claim.id, tree, store.name, request, attachment, resumed: false, started: started)
+    }
+
+    /// A tree that cannot be read may be the one that is asked for; an empty one in its place would be loss without a word.
+    private func damage(hiding request: AttachRequest, of store: CatalogStore, attempt: String) -> Refusal? {
+        guard storesAtStart.contains(store.name), let part = engine.damagedParts.first(where: { $0.tree != nil }) else {
+            return nil
+        }
+        return Refusal(
+            .corruption,
+            "\(attempt): the range has no readable tree, and \(part.path) is damaged (\(part.error)): repair the file and start "
+                + "the server again, or attach restoring the snapshots of a checkpoint")
+    }
+
+    private func install(
+        _ id: UInt64, _ tree: Tree, _ store: String, _ request: AttachRequest, _ attachment: Attachment, resumed: Bool,
+        started: UInt64
+    ) async -> Result<AttachedTree, Refusal> {
+        update(id, store) { $0.attachment = attachment }
+        let session = attachment.session
+        let time = self.time
+        let attached: AttachedTree = await session.executor.run {
+            session.install(
+                SessionTree(
+                    tree: tree, id: id, store: store, range: request.range, epoch: request.epoch,
+                    attachment: attachment))
+            return AttachedTree(
+                resumed: resumed, lastSequence: tree.lastSequence, watermark: tree.watermark,
+                approximateEntries: tree.statistics.approximateEntries,
+                microseconds: (time.monotonicNanoseconds - started) / 1000)
+        }
+        return .success(attached)
+    }
+
+    /// Takes the tree from the session that uses it. Afterwards that session makes no more calls into it.
+    private func revoke(_ id: UInt64, _ store: String, by epoch: UInt64?) async {
+        let taken = update(id, store) { record -> Attachment? in
+            let attachment = record.attachment
+            record.attachment = nil
+            return attachment
+        }
+        guard let taken = taken ?? nil else { return }
+        await taken.session.executor.run { taken.session.revoke(taken.handle, by: epoch) }
+    }
+
+    private func close(_ id: UInt64, _ store: String) async {
+        guard let open = openTree(id, store) else { return }
+        if case .failure(let error) = await open.tree.close(on: open.executor) {
+            logger.warning(
+                "a tree did not close cleanly; its log is replayed when it is opened again",
+                metadata: ["store": "\(store)", "tree": "\(id)", "error": "\(error)"])
+        }
+        update(id, store) { $0.open = nil }
+    }
+
+    private func closeIfUnused(_ id: UInt64, _ store: String, _ range: KeyGroupRange) async {
+        await exclusively(store, range) {
+            let isUsed = self.update(id, store) { $0.attachment != nil }
+            if isUsed == false { await self.close(id, store) }
+        }
+    }
+
+    // MARK: State
+
+    private func openTree(_ id: UInt64, _ store: String) -> OpenTree? {
+        state.withLock { stores in stores[store]?.records[id]?.open }
+    }
+
+    private func insert(_ record: Record, _ store: String) {
+        state.withLock { stores in stores[store, default: StoreTrees()].records[record.claim.id] = record }
+    }
+
+    private func remove(_ id: UInt64, _ store: String) {
+        state.withLock { stores in stores[store]?.records[id] = nil }
+    }
+
+    /// nil when there is no such tree (any more).
+    @discardableResult
+    private func update<Result: Sendable>(
+        _ id: UInt64, _ store: String, _ change: (inout Record) -> Result
+    ) -> Result? {
+        state.withLock { stores -> Result? in
+            guard var record = stores[store]?.records[id] else { return nil }
+            let result = change(&record)
+            stores[store]?.records[id] = record
+            return result
+        }
+    }
+
+    /// False when the tree was already taken from this attachment.
+    private func release(_ attachment: Attachment, store: String, tree id: UInt64) -> Bool {
+        update(id, store) { record -> Bool in
+            guard record.attachment === attachment else { return false }
+            record.attachment = nil
+            return true
+        } ?? false
+    }
+
+    private func exclusively<Result: Sendable>(
+        _ store: String, _ range: KeyGroupRange, _ body: () async -> Result
+    ) async -> Result {
+        let ticket = Mutex<RangeQueue.Ticket?>(nil)
+        await withCheckedContinuation { continuation in
+            let started = state.withLock { stores -> [CheckedContinuation<Void, Never>] in
+                let mine = stores[store, default: StoreTrees()].queue.enter(range)
+                ticket.withLock { $0 = mine }
+                stores[store]?.waiting[mine.number] = continuation
+                return startable(&stores, store)
+            }
+            for waiter in started { waiter.resume() }
+        }
+        let result = await body()
+        leave(store, ticket.withLock { $0 }!)
+        return result
+    }
+
+    private func leave(_ store: String, _ ticket: RangeQueue.Ticket) {
+        let started = state.withLock { stores -> [CheckedContinuation<Void, Never>] in
+            stores[store]?.queue.leave(ticket)
+            let next = startable(&stores, store)
+            // Names that nobody uses must not pile up.
+            if let left = stores[store], left.records.isEmpty, left.queue.isIdle { stores[store] = nil }
+            return next
+        }
+        for waiter in started { waiter.resume() }
+    }
+
+    private func startable(
+        _ stores: inout [String: StoreTrees], _ store: String
+    ) -> [CheckedContinuation<Void, Never>] {
+        guard var trees = stores[store] else { return [] }
+        let tickets = trees.queue.startable(trees: trees.records.values.map(\.claim.range))
+        let started = tickets.compactMap { trees.waiting.removeValue(forKey: $0.number) }
+        stores[store] = trees
+        return started
+    }
+}

@@ -1,0 +1,327 @@
+// The seldom requests: attaching, detaching, registering states and dictionaries, snapshots. Each is a task where it has to
+// wait; the answer goes back through the session's event loop.
+
+internal import CisternLSM
+internal import CisternPrimitives
+internal import CisternWire
+internal import CisternWireMessages
+internal import SwiftProtobuf
+
+extension ServerSession {
+    // MARK: ATTACH
+
+    func attach(_ header: FrameHeader, _ body: UnsafeRawBufferPointer) {
+        guard let message = unsafe decode(Cistern_V1_Attach.self, header, body) else { return }
+        let groups = "\(message.keyGroupFirst)...\(message.keyGroupLast)"
+        let attempt = "attach of store \"\(message.store)\" key groups \(groups) with epoch \(message.epoch)"
+        if let problem = problem(of: message) { return refuse(header, Refusal(.badMessage, "\(attempt): \(problem)")) }
+        guard !core.isDraining else {
+            return refuse(header, Refusal(.draining, "\(attempt): the server is stopping"))
+        }
+        guard let handle = reserveHandle() else {
+            return refuse(
+                header,
+                Refusal(
+                    .limitExceeded,
+                    "\(attempt): the connection has attached \(ServerSession.handlesMax) times: connect again"))
+        }
+        let request = AttachRequest(
+            range: KeyGroupRange(first: UInt16(message.keyGroupFirst), last: UInt16(message.keyGroupLast)),
+            epoch: message.epoch, writer: message.writer, isRestoring: message.restoring)
+        let attachment = Attachment(session: self, handle: handle)
+        perform(header) { [core] in
+            let store: CatalogStore
+            switch await core.change(
+                attempt: attempt,
+                { state throws(CatalogRefusal) in
+                    try state.ensureStore(message.store, keyGroupCount: Int(message.keyGroupCount))
+                })
+            {
+            case .failure(let error): return .failure(error)
+            case .success(let known): store = known
+            }
+            let snapshots: [SnapshotReference]
+            switch await core.references(message.restore, store: store.name, range: request.range, attempt: attempt) {
+            case .failure(let error): return .failure(error)
+            case .success(let found): snapshots = found
+            }
+            let result = await core.registry.attach(
+                request, store: store, from: snapshots, for: attachment, attempt: attempt)
+            return result.map { attached in
+                ControlMessage.encode(
+                    AttachAnswer.make(attached, handle, core.catalog.store(named: store.name) ?? store))
+            }
+        }
+    }
+
+    /// What no store could ever accept.
+    private func problem(of message: Cistern_V1_Attach) -> String? {
+        let count = message.keyGroupCount
+        if count == 0 || count > UInt32(KeyGroup.countMax) {
+            return "the store cannot have \(count) key groups: give 1 to \(KeyGroup.countMax)"
+        }
+        if message.keyGroupFirst > message.keyGroupLast || message.keyGroupLast >= count {
+            return "the range is not within the store's key groups 0...\(count - 1)"
+        }
+        if message.epoch == 0 { return "epochs count from 1" }
+        if message.writer.isEmpty || message.writer.utf8.count > CatalogLimits.nameBytesMax {
+            return "the writer's name must have 1 to \(CatalogLimits.nameBytesMax) bytes"
+        }
+        if !message.restore.isEmpty && !message.restoring {
+            return "snapshots are named, and \"restoring\" is not set"
+        }
+        return nil
+    }
+
+    // MARK: DETACH
+
+    func detach(_ header: FrameHeader, _ body: UnsafeRawBufferPointer) {
+        guard let message = unsafe decode(Cistern_V1_Detach.self, header, body),
+            let tree = tree(of: header, epoch: message.epoch)
+        else { return }
+        markDetached(header.tree)
+        perform(header) { [core] in
+            await core.registry.detach(tree.attachment, store: tree.store, tree: tree.id, range: tree.range)
+            return .success(ControlMessage.encode(Cistern_V1_DetachReply()))
+        }
+    }
+
+    // MARK: States and dictionaries
+
+    func registerState(_ header: FrameHeader, _ body: UnsafeRawBufferPointer) {
+        guard let message = unsafe decode(Cistern_V1_RegisterState.self, header, body), let tree = tree(of: header)
+        else {
+            return
+        }
+        let asked = message.state
+        let attempt = "register state \"\(asked.name)\" of store \"\(tree.store)\""
+        guard let kind = CatalogStateKind(rawValue: UInt8(clamping: asked.kind.rawValue)) else {
+            return refuse(
+                header, Refusal(.badMessage, "\(attempt): kind \(asked.kind.rawValue) is not known to this server"))
+        }
+        let store = tree.store
+        perform(header) { [core] in
+            let result = await core.change(attempt: attempt) { state throws(CatalogRefusal) in
+                try state.register(
+                    store: store, state: asked.name, kind: kind, ttlMilliseconds: asked.ttlMilliseconds)
+            }
+            return result.map { entry in
+                ControlMessage.encode(Cistern_V1_RegisterStateReply.with { $0.state = AttachAnswer.descriptor(entry) })
+            }
+        }
+    }
+
+    func putDictionary(_ header: FrameHeader, _ body: UnsafeRawBufferPointer) {
+        guard let message = unsafe decode(Cistern_V1_PutDictionary.self, header, body), let tree = tree(of: header)
+        else {
+            return
+        }
+        let store = tree.store
+        perform(header) { [core] in
+            let result = await core.change(
+                attempt: "put a dictionary for state \(message.stateID) of store \"\(store)\""
+            ) { state throws(CatalogRefusal) in
+                try state.addDictionary(store: store, stateID: message.stateID, bytes: message.dictionaryBytes)
+            }
+            return result.map { id in ControlMessage.encode(Cistern_V1_PutDictionaryReply.with { $0.id = id }) }
+        }
+    }
+
+    func getDictionary(_ header: FrameHeader, _ body: UnsafeRawBufferPointer) {
+        guard let message = unsafe decode(Cistern_V1_GetDictionary.self, header, body), let tree = tree(of: header)
+        else {
+            return
+        }
+        let known = core.catalog.store(named: tree.store)?.dictionaries.first { $0.id == message.id }
+        guard let known else {
+            let refusal = CatalogRefusal.unknownDictionary(store: tree.store, id: message.id)
+            return refuse(header, Refusal(CatalogError.refused(refusal), attempt: "get dictionary"))
+        }
+        let reply = Cistern_V1_GetDictionaryReply(stateID: UInt32(known.stateID), dictionaryBytes: known.bytes)
+        answer(header, ControlMessage.encode(reply))
+    }
+
+    // MARK: Snapshots
+
+    func snapshot(_ header: FrameHeader, _ body: UnsafeRawBufferPointer) {
+        guard let message = unsafe decode(Cistern_V1_Snapshot.self, header, body),
+            let tree = tree(of: header, epoch: message.epoch)
+        else { return }
+        let attempt = "snapshot of \(tree.name) at checkpoint \(message.checkpoint)"
+        let held = tree.tree.lastSequence
+        guard message.sequence <= held else {
+            // The writer believes that batches are here which are not.
+            return refuse(
+                header,
+                Refusal(
+                    .sequenceGap,
+                    "\(attempt): it must hold batch \(message.sequence), the tree has \(held) as its newest",
+                    expectedSequence: held + 1))
+        }
+        tree.tree.snapshot(checkpoint: message.checkpoint) { [self] result in
+            executor.execute { self.answerSnapshot(header, result, attempt: attempt) }
+        }
+    }
+
+    private func answerSnapshot(
+        _ header: FrameHeader, _ result: Result<SnapshotInfo, EngineError>, attempt: String
+    ) {
+        switch result {
+        case .failure(let error): refuse(header, Refusal(error, attempt: attempt))
+        case .success(let info):
+            let reply = Cistern_V1_SnapshotReply.with {
+                $0.handle = info.handle
+                $0.bytesTotal = info.bytes
+                $0.bytesNew = info.newBytes
+                $0.files = UInt32(clamping: info.fileCount)
+            }
+            answer(header, ControlMessage.encode(reply))
+        }
+    }
+
+    func releaseSnapshot(_ header: FrameHeader, _ body: UnsafeRawBufferPointer) {
+        guard let message = unsafe decode(Cistern_V1_ReleaseSnapshot.self, header, body) else { return }
+        let attempt = "release \(message.handles.count) snapshots of store \"\(message.store)\""
+        if let foreign = message.handles.first(where: { !$0.hasPrefix(message.store + "/") }) {
+            return refuse(
+                header, Refusal(.noSuchSnapshot, "\(attempt): \"\(foreign)\" is not a handle of this store"))
+        }
+        // The records go at once, their files in the background.
+        let released = core.engine.releaseSnapshots(message.handles)
+        answer(
+            header,
+            ControlMessage.encode(Cistern_V1_ReleaseSnapshotReply.with { $0.released = UInt32(clamping: released) }))
+    }
+
+    func listSnapshots(_ header: FrameHeader, _ body: UnsafeRawBufferPointer) {
+        guard let message = unsafe decode(Cistern_V1_ListSnapshots.self, header, body) else { return }
+        guard core.catalog.store(named: message.store) != nil else {
+            let unknown = CatalogError.refused(.unknownStore(message.store))
+            return refuse(header, Refusal(unknown, attempt: "list snapshots"))
+        }
+        let reply = Cistern_V1_ListSnapshotsReply.with { reply in
+            reply.items = core.engine.snapshots(store: message.store).map { info in
+                Cistern_V1_ListSnapshotsReply.Item.with {
+                    $0.handle = info.handle
+                    $0.checkpoint = info.checkpoint
+                    $0.keyGroupFirst = UInt32(info.identity.keyGroups.first)
+                    $0.keyGroupLast = UInt32(info.identity.keyGroups.last)
+                    $0.bytes = info.bytes
+                    $0.createdMilliseconds = info.createdMilliseconds
+                }
+            }
+        }
+        answer(header, ControlMessage.encode(reply))
+    }
+
+    // MARK: Common
+
+    /// The message, or nil when the request was answered with why it cannot be read.
+    private func decode<M: Message>(
+        _ type: M.Type, _ header: FrameHeader, _ body: UnsafeRawBufferPointer
+    ) -> M? {
+        do throws(WireError) {
+            return unsafe try ControlMessage.decode(type, from: body)
+        } catch {
+            refuse(header, Refusal(error))
+            return nil
+        }
+    }
+
+    /// Runs a request that waits, and answers on the loop. The session owns the task: a session that was closed in the
+    /// meantime answers nobody.
+    private func perform(
+        _ header: FrameHeader, _ work: @escaping @Sendable () async -> Result<[UInt8], Refusal>
+    ) {
+        Task { [self] in
+            let result = await work()
+            executor.execute {
+                switch result {
+                case .success(let body): self.answer(header, body)
+                case .failure(let refusal): self.refuse(header, refusal)
+                }
+            }
+        }
+    }
+}
+
+enum AttachAnswer {
+    static func make(_ attached: AttachedTree, _ handle: UInt32, _ store: CatalogStore) -> Cistern_V1_AttachReply {
+        Cistern_V1_AttachReply.with { reply in
+            reply.tree = handle
+            reply.lastSequence = attached.lastSequence
+            reply.resumed = attached.resumed
+            reply.states = store.states.map(descriptor)
+            reply.dictionaries = store.dictionaries.map { dictionary in
+                Cistern_V1_DictionaryInfo.with {
+                    $0.id = dictionary.id
+                    $0.stateID = UInt32(dictionary.stateID)
+                    $0.size = UInt64(dictionary.bytes.count)
+                }
+            }
+            reply.watermark = attached.watermark
+            reply.restoreMicroseconds = attached.microseconds
+            reply.approximateEntries = attached.approximateEntries
+        }
+    }
+
+    static func descriptor(_ entry: CatalogStateEntry) -> Cistern_V1_StateDescriptor {
+        Cistern_V1_StateDescriptor.with {
+            $0.id = UInt32(entry.id)
+            $0.name = entry.name
+            $0.kind = Cistern_V1_StateKind(rawValue: Int(entry.kind.rawValue)) ?? .unspecified
+            $0.ttlMilliseconds = entry.ttlMilliseconds
+        }
+    }
+}
+
+extension ServerCore {
+    /// A durable change of the catalog. One that changes nothing is answered without leaving the caller's thread.
+    func change<Value: Sendable>(
+        attempt: String, _ change: @escaping @Sendable (inout CatalogState) throws(CatalogRefusal) -> Value
+    ) async -> Result<Value, Refusal> {
+        if let known = catalog.unchanged(by: change) { return .success(known) }
+        let result = await lane.run { [catalog] () -> Result<Value, CatalogError> in
+            do throws(CatalogError) {
+                return .success(try catalog.change(change))
+            } catch {
+                return .failure(error)
+            }
+        }
+        guard let result else { return .failure(.draining(attempt)) }
+        return result.mapError { Refusal($0, attempt: attempt) }
+    }
+
+    /// The snapshots that make up a range: each known, none missing, none twice.
+    func references(
+        _ handles: [String], store: String, range: KeyGroupRange, attempt: String
+    ) async -> Result<[SnapshotReference], Refusal> {
+        if handles.isEmpty { return .success([]) }
+        let known = engine.snapshots(store: store)
+        var found: [SnapshotInfo] = []
+        for handle in handles {
+            guard let info = known.first(where: { $0.handle == handle }) else {
+                return .failure(
+                    Refusal(
+                        .noSuchSnapshot,
+                        "\(attempt): there is no snapshot \"\(handle)\"; it was released, or is of another store"))
+            }
+            found.append(info)
+        }
+        switch RestoreCoverage.of(range, by: found.map(\.identity.keyGroups)) {
+        case .complete: break
+        case .missing(let group):
+            return .failure(
+                Refusal(
+                    .noSuchSnapshot,
+                    "\(attempt): the snapshots do not hold key group \(group): name all snapshots of the checkpoint"))
+        case .ambiguous(let group):
+            return .failure(
+                Refusal(
+                    .noSuchSnapshot,
+                    "\(attempt): two of the snapshots hold key group \(group): name those of one checkpoint only"))
+        }
+        return .success(
+            found.filter { $0.identity.keyGroups.overlaps(range) }.map { SnapshotReference(handle: $0.handle) })
+    }
+}

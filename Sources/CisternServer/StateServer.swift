@@ -1,0 +1,173 @@
+// The front door: opens the data directory, listens, and stops without losing anything. Used by `cistern serve` and, in
+// process, by tests.
+//
+//   start     lock and open the engine ─► catalog ─► registry (finish cut-short restores) ─► listen
+//   drain     refuse attaches, GO_AWAY on every connection, wait for what is in flight
+//   shutdown  drain if nobody did ─► close connections ─► close trees (flush) ─► close engine ─► stop threads
+
+package import CisternFileSystem
+internal import CisternLSM
+package import CisternPrimitives
+package import CisternTransport
+package import Logging
+internal import NIOCore
+internal import NIOPosix
+internal import Synchronization
+
+/// Why a server did not start: what was attempted, what was found, what to do.
+package struct ServerStartError: Error, CustomStringConvertible, Sendable {
+    package let description: String
+}
+
+package final class StateServer: Sendable {
+    package let configuration: ServerConfiguration
+    package let boundEndpoints: [Endpoint]
+
+    private let core: ServerCore
+    private let listener: Listener
+    private let group: MultiThreadedEventLoopGroup
+    private let logger: Logger
+    private let isStopped = Atomic(false)
+
+    private init(
+        configuration: ServerConfiguration, core: ServerCore, listener: Listener, group: MultiThreadedEventLoopGroup,
+        logger: Logger
+    ) {
+        self.configuration = configuration
+        self.core = core
+        self.listener = listener
+        self.group = group
+        self.logger = logger
+        boundEndpoints = listener.boundEndpoints
+    }
+
+    /// Serves when it returns. Another file system and clock are for tests.
+    package static func start(
+        _ configuration: ServerConfiguration, fileSystem: any FileSystem = PosixFileSystem(),
+        time: any TimeSource = SystemTime(), logger: Logger = Logger(label: "cistern")
+    ) async throws(ServerStartError) -> StateServer {
+        if let problem = configuration.firstProblem() { throw ServerStartError(description: problem) }
+        let lane = BlockingLane()
+        let opened = await lane.run {
+            openCore(configuration, fileSystem: fileSystem, time: time, logger: logger, lane: lane)
+        }
+        let core: ServerCore
+        switch opened {
+        case .success(let made): core = made
+        case .failure(let error):
+            await lane.stop()
+            throw error
+        case nil: throw ServerStartError(description: "the server's blocking thread did not start")
+        }
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.eventLoops)
+        do {
+            let listener = try await listen(configuration, core: core, group: group, logger: logger)
+            return StateServer(
+                configuration: configuration, core: core, listener: listener, group: group, logger: logger)
+        } catch {
+            _ = await lane.run { core.engine.close() }
+            await lane.stop()
+            await stop(group)
+            throw ServerStartError(description: "\(error)")
+        }
+    }
+
+    /// Opens everything on disk. Blocks.
+    private static func openCore(
+        _ configuration: ServerConfiguration, fileSystem: any FileSystem, time: any TimeSource, logger: Logger,
+        lane: BlockingLane
+    ) -> Result<ServerCore, ServerStartError> {
+        do {
+            // The engine takes the directory's lock, so it comes first.
+            let engine = try Engine.open(engineOptions(configuration), fileSystem: fileSystem, time: time)
+            do {
+                let catalog = try Catalog(
+                    directory: configuration.dataDirectory, fileSystem: fileSystem, newServerID: randomServerID())
+                let registry = TreeRegistry(
+                    engine: engine, storesAtStart: Set(catalog.current.stores.map(\.name)),
+                    idleTreeMilliseconds: configuration.idleTreeMilliseconds, time: time,
+                    logger: logger)
+                return .success(
+                    ServerCore(
+                        engine: engine, catalog: catalog, registry: registry, time: time, logger: logger,
+                        lane: lane))
+            } catch {
+                engine.close()
+                throw error
+            }
+        } catch {
+            return .failure(
+                ServerStartError(description: "cannot open the data directory \(configuration.dataDirectory): \(error)")
+            )
+        }
+    }
+
+    /// Stops taking new work and waits until what was asked is answered, at most as long as the settings say.
+    package func drain() async {
+        core.startDraining()
+        logger.info("draining")
+        await listener.drain(grace: .milliseconds(Int64(configuration.drainMilliseconds)))
+    }
+
+    /// Closes everything in order; what was acknowledged is on disk when it returns. Idempotent.
+    package func shutdown() async {
+        guard !isStopped.exchange(true, ordering: .acquiringAndReleasing) else { return }
+        core.startDraining()
+        await listener.close()
+        await core.registry.closeAll()
+        // nil only when the lane was stopped, which happens below.
+        _ = await core.lane.run { [core] in core.engine.close() }
+        await core.lane.stop()
+        await stop(group)
+        logger.info("stopped")
+    }
+
+    /// Trees that are open now.
+    package var openTreeCount: Int { core.registry.openTreeCount }
+}
+
+// MARK: Pieces of starting and stopping
+
+private func engineOptions(_ configuration: ServerConfiguration) -> EngineOptions {
+    var options = EngineOptions(directory: configuration.dataDirectory)
+    options.memtableBytes = configuration.memtableBytes
+    options.blockCacheBytes = configuration.blockCacheBytes
+    options.log =
+        switch configuration.log {
+        case .synced: .synced
+        case .buffered: .buffered
+        case .off: .off
+        }
+    options.table.blockSizeBytes = configuration.blockBytes
+    options.table.filterBitsPerKey = configuration.filterBitsPerKey
+    return options
+}
+
+private func listen(
+    _ configuration: ServerConfiguration, core: ServerCore, group: MultiThreadedEventLoopGroup, logger: Logger
+) async throws -> Listener {
+    var options = ServerTransportOptions()
+    options.server = ServerVersion.name
+    options.serverID = core.catalog.serverID
+    options.time = core.time
+    options.frameBytesMax = configuration.frameBytesMax
+    options.requestsMax = configuration.connectionRequestsMax
+    options.bytesMax = configuration.connectionBytesMax
+    let endpoints = configuration.listen.compactMap { Endpoint($0) }
+    return try await Listener.bind(endpoints, group: group, options: options, logger: logger) { eventLoop in
+        ServerSession(core: core, eventLoop: eventLoop)
+    }
+}
+
+private func randomServerID() -> [UInt8] {
+    var random = SystemRandomNumberGenerator()
+    return (0..<CatalogState.serverIDBytes).map { _ in UInt8.random(in: .min ... .max, using: &random) }
+}
+
+private func stop(_ group: MultiThreadedEventLoopGroup) async {
+    do {
+        try await group.shutdownGracefully()
+    } catch {
+        // Already stopped, which is what was asked for.
+    }
+}

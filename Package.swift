@@ -91,6 +91,7 @@ let package = Package(
             name: "CisternClient",
             dependencies: [
                 "CisternCompression", "CisternPrimitives", "CisternTransport", "CisternWire", "CisternWireMessages",
+                .product(name: "SwiftProtobuf", package: "swift-protobuf"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ], swiftSettings: strict),
 

@@ -117,8 +117,12 @@ let package = Package(
             name: "CisternPrimitivesTests", dependencies: ["CisternPrimitives", "CisternTestKit"],
             swiftSettings: testing),
         .testTarget(
-            name: "CisternClientTests", dependencies: ["CisternClient", "CisternCompression", "CisternPrimitives"],
-            swiftSettings: testing),
+            name: "CisternClientTests",
+            dependencies: [
+                "CisternClient", "CisternCompression", "CisternPrimitives", "CisternTransport", "CisternWire",
+                "CisternWireMessages", .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+            ], swiftSettings: testing),
         .testTarget(
             name: "CisternCompressionTests", dependencies: ["CisternCompression", "CisternPrimitives"],
             swiftSettings: testing),

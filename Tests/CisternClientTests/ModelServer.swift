@@ -63,6 +63,7 @@ final class ModelServer: Sendable {
         var batches = 0
         var batchesApplied = 0
         var pageSizeMax = 7
+        var previousKey: [UInt8]?
     }
 
     let time: ManualTime
@@ -94,25 +95,94 @@ extension ModelServer.State {
         return roll < faults.lostBefore + faults.lostAfter + faults.busy ? .busy : nil
     }
 
-    mutating func apply(_ batch: SealedBatch, watermark: UInt64) {
+    mutating func begin(watermark: UInt64) {
         batchesApplied += 1
         self.watermark = max(self.watermark, watermark)
-        var previous: [UInt8]?
-        for index in 0..<batch.count {
-            let key = Array(batch.key(index))
-            if let previous, !previous.lexicographicallyPrecedes(key) {
-                violations.append("batch keys are not strictly ascending")
+        previousKey = nil
+    }
+
+    mutating func apply(_ kind: EntryKind, key: [UInt8], value: [UInt8], expiry: Expiry) {
+        if let previousKey, !previousKey.lexicographicallyPrecedes(key) {
+            violations.append("batch keys are not strictly ascending")
+        }
+        previousKey = key
+        switch kind {
+        case .put: entries[key] = ModelServer.Stored(value: value, expiry: expiry)
+        case .delete: entries[key] = nil
+        case .append:
+            entries[key] = ModelServer.Stored(value: (entries[key]?.value ?? []) + value, expiry: expiry)
+        }
+    }
+
+    mutating func attach(_ request: AttachRequest, wall: UInt64) -> Result<AttachAnswer, RemoteError> {
+        let isSame = hasTree && request.epoch == epoch && request.writer == writer
+        guard isSame || request.epoch > epoch else {
+            return .failure(.fatal(ClientError(.fenced, .stop, "fenced by \(epoch)", currentEpoch: epoch)))
+        }
+        if !isSame {
+            epoch = request.epoch
+            writer = request.writer
+            lastSequence = 0
+            if let handles = request.restoring {
+                entries = [:]
+                for handle in handles { entries.merge(snapshots[handle]!) { $1 } }
             }
-            previous = key
-            let value = Array(batch.value(index))
-            switch batch.kind(index) {
-            case .put: entries[key] = ModelServer.Stored(value: value, expiry: batch.expiry(index))
-            case .delete: entries[key] = nil
-            case .append:
-                entries[key] = ModelServer.Stored(
-                    value: (entries[key]?.value ?? []) + value, expiry: batch.expiry(index))
+            hasTree = true
+        }
+        return .success(
+            AttachAnswer(
+                lastSequence: lastSequence, resumed: isSame, states: states,
+                dictionaries: dictionaries.map { ($0.id, $0.state) }, watermark: watermark,
+                restoreMicroseconds: 1, wallMilliseconds: wall))
+    }
+
+    mutating func get(_ key: [UInt8], wall: UInt64, watermark: UInt64) -> RemoteValue? {
+        let clock = ExpiryClock(processing: wall, event: max(self.watermark, watermark))
+        guard let stored = entries[key], !clock.isExpired(stored.expiry) else { return nil }
+        return RemoteValue(bytes: stored.value, expiry: stored.expiry)
+    }
+
+    func page(_ request: ScanRequest, wall: UInt64) -> EntryPage {
+        let clock = ExpiryClock(processing: wall, event: max(watermark, request.watermark))
+        var page = EntryPage()
+        let keys = entries.keys.filter { key in
+            !key.lexicographicallyPrecedes(request.start)
+                && (request.end.isEmpty || key.lexicographicallyPrecedes(request.end))
+                && !clock.isExpired(entries[key]!.expiry)
+        }.sorted { $0.lexicographicallyPrecedes($1) }
+        let limit = min(pageSizeMax, request.entriesMax == 0 ? Int.max : Int(request.entriesMax))
+        for key in keys.prefix(limit) {
+            page.keys += key
+            page.keyEnds.append(UInt32(page.keys.count))
+            page.expiries.append(entries[key]!.expiry.rawValue)
+            if !request.keysOnly {
+                page.values += entries[key]!.value
+                page.valueEnds.append(UInt32(page.values.count))
             }
         }
+        if keys.count > limit { page.next = keys[limit] }
+        return page
+    }
+
+    mutating func snapshot(_ checkpoint: UInt64, _ sequence: UInt64) -> SnapshotHandle {
+        let handle = SnapshotHandle(rawValue: "store/\(checkpoint)/\(epoch)")
+        if lastSequence < sequence { violations.append("a snapshot before its batches") }
+        snapshots[handle] = entries
+        return handle
+    }
+
+    mutating func register(_ name: String, _ kind: StateKind) -> UInt16 {
+        if let known = states.first(where: { $0.name == name }) { return known.id }
+        let id = UInt16(states.count + 1)
+        states.append(RemoteState(id: id, name: name, kind: kind))
+        return id
+    }
+
+    mutating func putDictionary(_ state: UInt16, _ bytes: [UInt8]) -> UInt32 {
+        if let known = dictionaries.first(where: { $0.bytes == bytes }) { return known.id }
+        let id = UInt32(dictionaries.count + 1)
+        dictionaries.append((id, state, bytes))
+        return id
     }
 }
 
@@ -140,27 +210,9 @@ final class ModelTree: RemoteTree {
             if Int.random(in: 0..<1000, using: &state.random) < state.faults.attachFails {
                 return .failure(.disconnected(reason: "connection refused"))
             }
-            let isSame = state.hasTree && request.epoch == state.epoch && request.writer == state.writer
-            guard isSame || request.epoch > state.epoch else {
-                return .failure(
-                    .fatal(ClientError(.fenced, .stop, "fenced by \(state.epoch)", currentEpoch: state.epoch)))
-            }
-            if !isSame {
-                state.epoch = request.epoch
-                state.writer = request.writer
-                state.lastSequence = 0
-                if let handles = request.restoring {
-                    state.entries = [:]
-                    for handle in handles { state.entries.merge(state.snapshots[handle]!) { $1 } }
-                }
-                state.hasTree = true
-            }
-            let answer = AttachAnswer(
-                lastSequence: state.lastSequence, resumed: isSame, states: state.states,
-                dictionaries: state.dictionaries.map { ($0.id, $0.state) }, watermark: state.watermark,
-                restoreMicroseconds: 1, wallMilliseconds: server.time.wallMilliseconds)
+            let answer = state.attach(request, wall: server.time.wallMilliseconds)
             if state.draw() == .lostAfter { return .failure(.disconnected(reason: "attach reply lost")) }
-            return .success(answer)
+            return answer
         }
         let answer = try result.get()
         link.withLock {
@@ -189,7 +241,12 @@ final class ModelTree: RemoteTree {
                 return (.sequenceGap(expected: state.lastSequence + 1), false)
             }
             if sequence == state.lastSequence + 1 {
-                state.apply(batch, watermark: watermark)
+                state.begin(watermark: watermark)
+                for index in 0..<batch.count {
+                    state.apply(
+                        batch.kind(index), key: Array(batch.key(index)), value: Array(batch.value(index)),
+                        expiry: batch.expiry(index))
+                }
                 state.lastSequence = sequence
             }
             return (nil, fault == .lostAfter)
@@ -245,43 +302,13 @@ final class ModelTree: RemoteTree {
         let wall = server.time.wallMilliseconds
         return try await request { state in
             state.multiGets += 1
-            let clock = ExpiryClock(processing: wall, event: max(state.watermark, watermark))
-            return keys.map { key in
-                guard let stored = state.entries[key], !clock.isExpired(stored.expiry) else { return nil }
-                return RemoteValue(bytes: stored.value, expiry: stored.expiry)
-            }
+            return keys.map { state.get($0, wall: wall, watermark: watermark) }
         }
-    }
-
-    private static func page(
-        _ state: ModelServer.State, _ request: ScanRequest, _ clock: ExpiryClock
-    ) -> EntryPage {
-        var page = EntryPage()
-        let keys = state.entries.keys.filter { key in
-            !key.lexicographicallyPrecedes(request.start)
-                && (request.end.isEmpty || key.lexicographicallyPrecedes(request.end))
-                && !clock.isExpired(state.entries[key]!.expiry)
-        }.sorted { $0.lexicographicallyPrecedes($1) }
-        let limit = min(state.pageSizeMax, request.entriesMax == 0 ? Int.max : Int(request.entriesMax))
-        for key in keys.prefix(limit) {
-            page.keys += key
-            page.keyEnds.append(UInt32(page.keys.count))
-            page.expiries.append(state.entries[key]!.expiry.rawValue)
-            if !request.keysOnly {
-                page.values += state.entries[key]!.value
-                page.valueEnds.append(UInt32(page.values.count))
-            }
-        }
-        if keys.count > limit { page.next = keys[limit] }
-        return page
     }
 
     func scan(_ request: ScanRequest) async throws(RemoteError) -> EntryPage {
         let wall = server.time.wallMilliseconds
-        return try await self.request { state in
-            Self.page(
-                state, request, ExpiryClock(processing: wall, event: max(state.watermark, request.watermark)))
-        }
+        return try await self.request { $0.page(request, wall: wall) }
     }
 
     func keyIndex(
@@ -298,30 +325,15 @@ final class ModelTree: RemoteTree {
     }
 
     func snapshot(checkpoint: UInt64, sequence: UInt64) async throws(RemoteError) -> SnapshotHandle {
-        try await request { state in
-            let handle = SnapshotHandle(rawValue: "store/\(checkpoint)/\(state.epoch)")
-            if state.lastSequence < sequence { state.violations.append("a snapshot before its batches") }
-            state.snapshots[handle] = state.entries
-            return handle
-        }
+        try await request { $0.snapshot(checkpoint, sequence) }
     }
 
     func register(name: String, kind: StateKind, ttlMilliseconds: UInt64) async throws(RemoteError) -> UInt16 {
-        try await request { state in
-            if let known = state.states.first(where: { $0.name == name }) { return known.id }
-            let id = UInt16(state.states.count + 1)
-            state.states.append(RemoteState(id: id, name: name, kind: kind))
-            return id
-        }
+        try await request { $0.register(name, kind) }
     }
 
     func putDictionary(state: UInt16, bytes: [UInt8]) async throws(RemoteError) -> UInt32 {
-        try await request { server in
-            if let known = server.dictionaries.first(where: { $0.bytes == bytes }) { return known.id }
-            let id = UInt32(server.dictionaries.count + 1)
-            server.dictionaries.append((id, state, bytes))
-            return id
-        }
+        try await request { $0.putDictionary(state, bytes) }
     }
 
     func dictionary(id: UInt32) async throws(RemoteError) -> [UInt8] {

@@ -175,9 +175,9 @@ package struct EntryPage: Sendable {
 
     package func key(_ index: Int) -> [UInt8] { Array(keys[keyRange(index)]) }
 
-    func value(_ index: Int) -> [UInt8] {
+    package func value(_ index: Int) -> [UInt8] {
         valueEnds.isEmpty ? [] : Array(values[(index == 0 ? 0 : Int(valueEnds[index - 1]))..<Int(valueEnds[index])])
     }
 
-    func expiry(_ index: Int) -> Expiry { Expiry(rawValue: expiries.isEmpty ? 0 : expiries[index]) }
+    package func expiry(_ index: Int) -> Expiry { Expiry(rawValue: expiries.isEmpty ? 0 : expiries[index]) }
 }

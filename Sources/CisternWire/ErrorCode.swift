@@ -9,7 +9,7 @@ package typealias ErrorBody = Cistern_V1_ErrorBody
 package typealias ErrorClass = Cistern_V1_ErrorBody.Class
 
 package enum ErrorCode: UInt32, CaseIterable, Sendable {
-    // The connection. Codes 1–4, 8–10 end it.
+    // The connection. Codes 1–4 and 8–11 end it.
     case badMagic = 1
     case badChecksum = 2
     case frameTooLarge = 3

@@ -38,6 +38,12 @@ struct RawPeerError: Error {
     init(_ text: String) { self.text = text }
 }
 
+/// A `sockaddr_in` of 127.0.0.1, byte by byte: NIO's C modules declare the struct as well, and then its members belong to
+/// whichever module was loaded first.
+private func loopback(port: Int) -> [UInt8] {
+    [UInt8(AF_INET), 0, UInt8(port >> 8), UInt8(port & 255), 127, 0, 0, 1] + [UInt8](repeating: 0, count: 8)
+}
+
 /// A blocking socket that speaks frames. Reads give up after a while, so that a failing test ends.
 final class RawPeer: @unchecked Sendable {
     // Used by one thread at a time: the test's.
@@ -59,14 +65,8 @@ final class RawPeer: @unchecked Sendable {
         if var size = receiveBufferBytes {
             setsockopt(descriptor, SOL_SOCKET, SO_RCVBUF, &size, socklen_t(MemoryLayout<Int32>.size))
         }
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_port = in_port_t(UInt16(port).bigEndian)
-        address.sin_addr.s_addr = inet_addr("127.0.0.1")
-        let result = withUnsafePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_in>.size))
-            }
+        let result = loopback(port: port).withUnsafeBytes { bytes in
+            connect(descriptor, bytes.baseAddress!.assumingMemoryBound(to: sockaddr.self), socklen_t(bytes.count))
         }
         guard result == 0 else { throw RawPeerError("connect: errno \(errno)") }
         self.init(descriptor: descriptor)
@@ -79,19 +79,6 @@ final class RawPeer: @unchecked Sendable {
             guard count > 0 else { throw RawPeerError("send: errno \(errno)") }
             sent += count
         }
-    }
-
-    /// Sends as much as the other side takes within `seconds`; returns how much.
-    func sendWhileTaken(_ bytes: [UInt8], patienceMicroseconds: Int) -> Int {
-        var patience = timeval(tv_sec: 0, tv_usec: patienceMicroseconds)
-        setsockopt(descriptor, SOL_SOCKET, SO_SNDTIMEO, &patience, socklen_t(MemoryLayout<timeval>.size))
-        var sent = 0
-        while sent < bytes.count {
-            let count = bytes[sent...].withUnsafeBytes { Glibc.send(descriptor, $0.baseAddress!, $0.count, 0x4000) }
-            if count <= 0 { break }
-            sent += count
-        }
-        return sent
     }
 
     func sendFrame(_ opcode: Opcode, id: UInt64, tree: UInt32 = 0, body: [UInt8] = []) throws {
@@ -170,18 +157,15 @@ final class RawServer: Sendable {
 
     init(connections: Int = 1, _ script: @escaping @Sendable (RawPeer) throws -> Void) throws {
         let listening = socket(AF_INET, Int32(SOCK_STREAM.rawValue), 0)
-        var address = sockaddr_in()
-        address.sin_family = sa_family_t(AF_INET)
-        address.sin_addr.s_addr = inet_addr("127.0.0.1")
-        var size = socklen_t(MemoryLayout<sockaddr_in>.size)
-        let bound = withUnsafeMutablePointer(to: &address) { pointer in
-            pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { address in
-                bind(listening, address, size) == 0 && listen(listening, 8) == 0
-                    && getsockname(listening, address, &size) == 0
-            }
+        var address = loopback(port: 0)
+        var size = socklen_t(address.count)
+        let bound = address.withUnsafeMutableBytes { bytes in
+            let address = bytes.baseAddress!.assumingMemoryBound(to: sockaddr.self)
+            return bind(listening, address, size) == 0 && listen(listening, 8) == 0
+                && getsockname(listening, address, &size) == 0
         }
         guard bound else { throw RawPeerError("listen: errno \(errno)") }
-        port = Int(UInt16(bigEndian: address.sin_port))
+        port = Int(address[2]) << 8 | Int(address[3])
         descriptor = listening
         Thread.detachNewThread {
             for _ in 0..<connections {

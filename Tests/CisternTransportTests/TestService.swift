@@ -29,6 +29,7 @@ final class Recorder: Sendable {
     func note(_ change: (inout State) -> Void) {
         let ready = guarded.withLock { guarded -> [CheckedContinuation<Void, Never>] in
             change(&guarded.state)
+            if guarded.waiters.isEmpty { return [] }
             let state = guarded.state
             let done = guarded.waiters.filter { $0.predicate(state) }
             guarded.waiters.removeAll { waiter in done.contains { $0.id == waiter.id } }

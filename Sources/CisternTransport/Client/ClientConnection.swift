@@ -4,6 +4,7 @@
 // Threading: may be called from anywhere. Callbacks come on the event loop (or at once, when the connection is closed
 // already) and must not block.
 
+internal import CisternPrimitives
 package import CisternWire
 package import CisternWireMessages
 package import NIOCore
@@ -49,6 +50,8 @@ package final class ClientConnection: Sendable {
                     let handler = ClientHandler(
                         endpoint: endpoint, options: options, inbox: inbox, eventLoop: channel.eventLoop,
                         allocator: channel.allocator, handshake: handshake)
+                    let bound = NIOLoopBound(handler, eventLoop: channel.eventLoop)
+                    inbox.state.withLock { $0.handler = bound }
                     try channel.pipeline.syncOperations.addHandler(handler)
                 }
             }
@@ -77,10 +80,9 @@ package final class ClientConnection: Sendable {
         defer { timeout.cancel() }
         do {
             let reply = try await hello.get()
-            let handler = try await channel.eventLoop.submit {
-                NIOLoopBound(
-                    try channel.pipeline.syncOperations.handler(type: ClientHandler.self), eventLoop: channel.eventLoop)
-            }.get()
+            guard let handler = inbox.state.withLock({ $0.handler }) else {
+                invariantFailed("a channel was made without its handler", file: #fileID, line: #line)
+            }
             return ClientConnection(
                 endpoint: endpoint, hello: reply, channel: channel, handler: handler, inbox: inbox)
         } catch let error as TransportError {

@@ -14,6 +14,8 @@ internal import Synchronization
 /// Where callers of any thread leave their requests.
 final class ClientInbox: Sendable {
     struct State {
+        /// Set when the channel was made.
+        var handler: NIOLoopBound<ClientHandler>?
         var requests: [OutgoingRequest] = []
         /// Set at the end of the connection: later requests fail with it at once.
         var closed: TransportError?

@@ -147,8 +147,10 @@ package final class Listener: Sendable {
         await stopAccepting()
         let members = state.withLock { Array($0.connections.values) }
         logger.debug("draining", metadata: ["connections": "\(members.count)"])
+        // The grace begins when the last was told: a loop may be busy for a while.
         for member in members {
-            member.channel.eventLoop.execute { member.connection.value.sendGoAway(reason: reason) }
+            await Listener.wait(
+                for: member.channel.eventLoop.submit { member.connection.value.sendGoAway(reason: reason) })
         }
         let deadline = group.next().scheduleTask(in: grace) {
             for member in members { member.channel.close(promise: nil) }

@@ -69,6 +69,7 @@ package final class ServerConnection: ChannelDuplexHandler {
     // The service hears of the end once, and never from inside one of its own calls.
     private var serviceIsOpen = false
     private var serviceDepth = 0
+    private var toldWritable = true
     private var closeReason: String?
 
     /// `admitted` false answers with BUSY and closes: the server has its maximum of connections.
@@ -91,7 +92,7 @@ package final class ServerConnection: ChannelDuplexHandler {
     // MARK: - What the service uses
 
     /// False while the client does not take its replies: hold back fragments of streams until `writabilityChanged`.
-    package var isWritable: Bool { phase == .open && channelIsWritable && output.count < options.unsentBytesHigh }
+    package var isWritable: Bool { phase == .open && channelIsWritable }
 
     /// Requests that were delivered and not answered yet.
     package var requestsOutstanding: Int { credits.requests }
@@ -365,7 +366,20 @@ package final class ServerConnection: ChannelDuplexHandler {
 
     private func leaveService() {
         serviceDepth -= 1
-        if let closeReason { tellService(closeReason) }
+        if let closeReason {
+            tellService(closeReason)
+        } else {
+            tellWritability()
+        }
+    }
+
+    /// A write inside a call of the service may change this several times; the service hears of the outcome after it.
+    private func tellWritability() {
+        guard serviceIsOpen, serviceDepth == 0, toldWritable != channelIsWritable else { return }
+        toldWritable = channelIsWritable
+        serviceDepth += 1
+        service.writabilityChanged(toldWritable)
+        leaveService()
     }
 
     // MARK: - Keep-alive
@@ -520,11 +534,7 @@ package final class ServerConnection: ChannelDuplexHandler {
     }
 
     package func channelWritabilityChanged(context: ChannelHandlerContext) {
-        if serviceIsOpen && serviceDepth == 0 {
-            serviceDepth += 1
-            service.writabilityChanged(isWritable)
-            leaveService()
-        }
+        tellWritability()
         if !isReading { resume() }
         context.fireChannelWritabilityChanged()
     }

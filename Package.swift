@@ -99,7 +99,7 @@ let package = Package(
         .executableTarget(
             name: "cistern",
             dependencies: [
-                "CisternServer", "CisternTransport",
+                "CisternServer", "CisternTransport", "CisternLSM", "CisternFileSystem",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],

@@ -1,8 +1,9 @@
 // `cistern inspect FILE`: what is in a file that Cistern wrote, byte range by byte range, with every checksum checked.
 
 internal import ArgumentParser
+internal import CisternFileSystem
+internal import CisternLSM
 internal import CisternServer
-internal import Foundation
 
 struct InspectCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -14,10 +15,16 @@ struct InspectCommand: ParsableCommand {
     @Flag(help: "Print one JSON object.") var json = false
 
     func run() throws {
-        guard let data = FileManager.default.contents(atPath: file) else {
-            throw ValidationError("cannot read \(file): it is missing or not readable")
+        let report: FileInspection
+        do throws(EngineError) {
+            report = try FileInspection.inspect(file, fileSystem: PosixFileSystem())
+        } catch {
+            switch error {
+            case .file(let failure): throw ValidationError("\(failure)")
+            case .unsupported(let detail): throw ValidationError(detail)
+            default: throw ValidationError("\(error)")
+            }
         }
-        let report = FileInspection.inspect([UInt8](data), path: file)
         print(json ? report.json : report.text, terminator: "")
         if report.damage != nil { throw ExitCode(1) }
     }

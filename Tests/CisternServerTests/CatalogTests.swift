@@ -134,24 +134,3 @@ func aFailedWriteLeavesTheCatalogAsItWas(operation: MemoryFileSystem.Operation) 
         _ = try Catalog(directory: "/d", fileSystem: files, newServerID: serverID)
     }
 }
-
-@Test func inspectionOfACatalogCoversEveryByteAndNamesDamage() throws {
-    let bytes = CatalogFormat.encode(try sample())
-    let whole = FileInspection.inspect(bytes, path: "catalog")
-    #expect(whole.damage == nil)
-    var next: UInt64 = 0
-    for part in whole.parts {
-        #expect(part.range.lowerBound == next)
-        next = part.range.upperBound
-    }
-    #expect(next == UInt64(bytes.count))
-    #expect(whole.text.contains("every checksum matches"))
-
-    var broken = bytes
-    broken[70] ^= 1
-    let report = FileInspection.inspect(broken, path: "catalog")
-    #expect(report.damage != nil)
-    #expect(report.json.contains("\"ok\":false"))
-    #expect(FileInspection.inspect([1, 2, 3], path: "x").damage != nil)
-    #expect(FileInspection.inspect([], path: "x").damage != nil)
-}

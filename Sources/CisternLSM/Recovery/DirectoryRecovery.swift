@@ -69,6 +69,10 @@ struct DirectoryRecovery {
 
     private func checkFormat(_ path: String) throws(EngineError) {
         let bytes = try asEngineError { () throws(FileError) in try fileSystem.readAll(path, limit: 64) }
+        try DirectoryRecovery.checkFormat(bytes, path: path)
+    }
+
+    static func checkFormat(_ bytes: [UInt8], path: String) throws(EngineError) {
         let fields = unsafe bytes.withUnsafeBytes { bytes -> (UInt32, UInt16)? in
             var reader = unsafe ByteReader(bytes)
             guard let magic = reader.readInteger(as: UInt32.self), let version = reader.readInteger(as: UInt16.self)
@@ -80,7 +84,7 @@ struct DirectoryRecovery {
         }
         guard version == DirectoryRecovery.formatVersion else {
             throw .unsupported(
-                detail: "\(root) has format \(version), and this program reads format "
+                detail: "\(path) says format \(version), and this program reads format "
                     + "\(DirectoryRecovery.formatVersion): use the program that wrote it, or a newer one")
         }
     }

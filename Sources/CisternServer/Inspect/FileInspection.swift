@@ -1,44 +1,88 @@
 // Reading a file for people: which format it is, its parts in order, and the first damage.
 
+package import CisternFileSystem
+package import CisternLSM
 package import CisternPrimitives
 
 package struct FileInspection: Sendable {
-    package struct Part: Equatable, Sendable {
-        package let range: Range<UInt64>
-        package let name: String
-        package let detail: String
-    }
-
     package let path: String
     /// What the file is, in a word or two.
     package let format: String
-    package let byteCount: Int
-    package let parts: [Part]
+    package let byteCount: UInt64
+    package let parts: [InspectedPart]
     package let damage: CorruptionError?
 
-    /// Takes any bytes.
-    package static func inspect(_ bytes: [UInt8], path: String) -> FileInspection {
-        if bytes.starts(with: CatalogFormat.magic) { return inspectCatalog(bytes, path: path) }
-        return FileInspection(
-            path: path, format: "unknown", byteCount: bytes.count, parts: [],
-            damage: CorruptionError(
-                source: path, offset: 0, detail: "the first bytes are of no format that this program writes"))
-    }
-
-    private static func inspectCatalog(_ bytes: [UInt8], path: String) -> FileInspection {
-        var parts: [Part] = []
+    /// Takes any bytes. A file of an unknown format counts as damaged at its first byte.
+    package static func inspect(
+        _ path: String, fileSystem: any FileSystem
+    ) throws(EngineError) -> FileInspection {
+        let size: UInt64
+        let first: [UInt8]
+        do throws(FileError) {
+            size = try fileSystem.size(path)
+            first = try firstBytes(path, size, fileSystem)
+        } catch {
+            throw .file(error)
+        }
+        let name = path.split(separator: "/").last.map(String.init) ?? path
+        var parts: [InspectedPart] = []
         var damage: CorruptionError?
-        do throws(CorruptionError) {
-            _ = try CatalogFormat.decode(bytes, source: path) {
-                parts.append(
-                    Part(
-                        range: UInt64($0.range.lowerBound)..<UInt64($0.range.upperBound), name: $0.name,
-                        detail: $0.detail))
+        let format: String
+        do throws(EngineError) {
+            if name == Catalog.fileName || first == CatalogFormat.magic {
+                format = "catalog"
+                try inspectCatalog(path, fileSystem) { parts.append($0) }
+            } else if let kind = EngineFile(name: name, firstBytes: first) {
+                format = kind.title
+                try kind.inspect(path, fileSystem: fileSystem) { parts.append($0) }
+            } else {
+                format = "unknown"
+                damage = CorruptionError(
+                    source: path, offset: 0,
+                    detail: "neither name nor first bytes are of a file that this program writes")
             }
         } catch {
-            damage = error
+            guard case .corruption(let found) = error else { throw error }
+            damage = found
         }
-        return FileInspection(path: path, format: "catalog", byteCount: bytes.count, parts: parts, damage: damage)
+        return FileInspection(path: path, format: format, byteCount: size, parts: parts, damage: damage)
+    }
+
+    private static func firstBytes(
+        _ path: String, _ size: UInt64, _ fileSystem: any FileSystem
+    ) throws(FileError) -> [UInt8] {
+        let file = try fileSystem.openRead(path)
+        let count = Int(min(size, UInt64(CatalogFormat.magic.count)))
+        var bytes = [UInt8](repeating: 0, count: count)
+        let failure: FileError? = unsafe bytes.withUnsafeMutableBytes { raw in
+            do throws(FileError) {
+                unsafe try file.read(at: 0, into: raw)
+                return nil
+            } catch {
+                return error
+            }
+        }
+        if let failure { throw failure }
+        return bytes
+    }
+
+    private static func inspectCatalog(
+        _ path: String, _ fileSystem: any FileSystem, visit: (InspectedPart) -> Void
+    ) throws(EngineError) {
+        let bytes: [UInt8]
+        do throws(FileError) {
+            bytes = try fileSystem.readAll(path, limit: CatalogLimits.fileBytesMax)
+        } catch {
+            throw .file(error)
+        }
+        do throws(CorruptionError) {
+            _ = try CatalogFormat.decode(bytes, source: path) {
+                visit(
+                    InspectedPart(UInt64($0.range.lowerBound)..<UInt64($0.range.upperBound), $0.name, $0.detail))
+            }
+        } catch {
+            throw .corruption(error)
+        }
     }
 }
 

@@ -1,0 +1,109 @@
+// The files of a data directory for people: what each part is, where it lies, whether its checksum holds. Takes any bytes.
+// Reads nothing but the one file, and through the same decoders as the engine.
+
+package import CisternFileSystem
+internal import CisternPrimitives
+
+/// A piece of a file, in the order of the file where it is intact.
+package struct InspectedPart: Equatable, Sendable {
+    package let range: Range<UInt64>
+    package let name: String
+    package let detail: String
+
+    package init(_ range: Range<UInt64>, _ name: String, _ detail: String) {
+        self.range = range
+        self.name = name
+        self.detail = detail
+    }
+}
+
+package enum EngineFile: String, Sendable, CaseIterable {
+    case table
+    case log
+    case manifest
+    case current
+    case snapshot
+    case directoryFormat
+
+    package var title: String {
+        switch self {
+        case .table: "sorted table"
+        case .log: "log segment"
+        case .manifest: "manifest"
+        case .current: "current-manifest pointer"
+        case .snapshot: "snapshot record"
+        case .directoryFormat: "directory format"
+        }
+    }
+
+    /// By its name, as the engine finds it; by its first bytes when it was renamed.
+    package init?(name: String, firstBytes: [UInt8]) {
+        if DataDirectory.tableNumber(ofName: name) != nil {
+            self = .table
+        } else if DataDirectory.segmentNumber(ofName: name) != nil {
+            self = .log
+        } else if DataDirectory.manifestNumber(ofName: name) != nil {
+            self = .manifest
+        } else if DataDirectory.snapshotNumber(ofName: name) != nil {
+            self = .snapshot
+        } else if name == DataDirectory.currentName {
+            self = .current
+        } else if name == DataDirectory.formatName {
+            self = .directoryFormat
+        } else if let found = EngineFile.magics.first(where: { firstBytes.starts(with: $0.bytes) }) {
+            self = found.kind
+        } else {
+            return nil
+        }
+    }
+
+    private static let magics: [(kind: EngineFile, bytes: [UInt8])] = [
+        (.table, Array("CISTSST1".utf8)), (.log, Array("CWAL".utf8)), (.manifest, Array("CMAN".utf8)),
+        (.current, Array("CCUR".utf8)), (.snapshot, Array("CSNP".utf8)),
+    ]
+
+    /// Visits every part of the file, in order, until the first damage.
+    /// - Throws: `corruption` with the offset of the damage; `unsupported` for another version; `file`.
+    package func inspect(
+        _ path: String, fileSystem: any FileSystem, visit: (InspectedPart) -> Void
+    ) throws(EngineError) {
+        if self == .table { return try inspectTable(path, fileSystem: fileSystem, visit: visit) }
+        let bytes = try asEngineError { () throws(FileError) in
+            try fileSystem.readAll(path, limit: LogFormat.segmentBytesMax)
+        }
+        switch self {
+        case .log: try inspectLog(bytes, path: path, visit: visit)
+        case .manifest: try inspectManifest(bytes, path: path, visit: visit)
+        case .current:
+            let number = try ManifestFormat.decodeCurrent(bytes, path: path)
+            visit(InspectedPart(0..<UInt64(bytes.count), "pointer", "manifest \(number)"))
+        case .snapshot: try inspectSnapshot(bytes, path: path, visit: visit)
+        case .table, .directoryFormat:
+            try DirectoryRecovery.checkFormat(bytes, path: path)
+            visit(
+                InspectedPart(0..<UInt64(bytes.count), "format", "version \(DirectoryRecovery.formatVersion)"))
+        }
+    }
+}
+
+private func inspectSnapshot(
+    _ bytes: [UInt8], path: String, visit: (InspectedPart) -> Void
+) throws(EngineError) {
+    let record = try SnapshotFormat.decode(bytes, path: path)
+    let headerEnd = UInt64(SnapshotFormat.headerBytes)
+    visit(InspectedPart(0..<headerEnd, "header", "version \(SnapshotFormat.version)"))
+    let info = record.info
+    visit(
+        InspectedPart(
+            headerEnd..<UInt64(bytes.count), "snapshot",
+            "\(info.handle) of \(info.tree), epoch \(info.progress.epoch) sequence \(info.progress.sequence), "
+                + describe(record.levels)))
+}
+
+/// Files by level: what a manifest or snapshot refers to.
+func describe(_ levels: [[FileRecord]]) -> String {
+    let shown = levels.enumerated().filter { !$0.element.isEmpty }.map { level, files in
+        "level \(level): " + files.map { "\($0.number) [\($0.window)]" }.joined(separator: " ")
+    }
+    return shown.isEmpty ? "no files" : shown.joined(separator: "; ")
+}

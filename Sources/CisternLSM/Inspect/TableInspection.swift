@@ -1,0 +1,41 @@
+// A sorted table for people: every block in the order of the file, then the whole of it verified.
+
+internal import CisternFileSystem
+internal import CisternPrimitives
+
+func inspectTable(
+    _ path: String, fileSystem: any FileSystem, visit: (InspectedPart) -> Void
+) throws(EngineError) {
+    let file = try asEngineError { () throws(FileError) in try fileSystem.openRead(path) }
+    let table = try TableReader.open(file: file, number: 0, cache: BlockCache(capacityBytes: 0))
+    let summary = table.summary
+    visit(InspectedPart(0..<UInt64(TableFormat.headerBytes), "header", "version \(TableFormat.version)"))
+    var last = UInt64(TableFormat.headerBytes)
+    for partition in 0..<table.top.count {
+        let row = table.top.row(partition)
+        let index = try table.indexPartition(partition, .stream)
+        for number in 0..<index.count {
+            let handle = index.handle(number)
+            let block = try table.dataBlock(handle, .stream)
+            visit(InspectedPart(handle.offset..<handle.end, TableBlockType.data.name, "\(block.columns.count) entries"))
+        }
+        if row.filter.payloadBytes > 0 {
+            _ = try table.filterPartition(row.filter)
+            visit(
+                InspectedPart(row.filter.offset..<row.filter.end, TableBlockType.filter.name, "partition \(partition)"))
+        }
+        visit(
+            InspectedPart(
+                row.index.offset..<row.index.end, TableBlockType.index.name,
+                "partition \(partition), \(index.count) blocks, \(row.entryCount) entries"))
+        last = row.index.end
+    }
+    try table.verify()
+    let footer = file.size - UInt64(TableFormat.footerBytes)
+    visit(
+        InspectedPart(
+            last..<footer, "top index and properties",
+            "\(table.top.count) partitions; \(summary.entryCount) entries (\(summary.deleteCount) deletes, "
+                + "\(summary.appendCount) appends), key groups \(summary.keyGroups)"))
+    visit(InspectedPart(footer..<file.size, "footer", "\(file.size) bytes"))
+}

@@ -22,6 +22,18 @@ package enum AtomicFile {
     }
 }
 
+extension FileSystem {
+    /// Removes a file; fine when it is not there. Unlike a look before, this tells an absent file from one that cannot be
+    /// reached.
+    package func removeIfPresent(_ path: String) throws(FileError) {
+        do throws(FileError) {
+            try remove(path)
+        } catch {
+            if !error.isNotFound { throw error }
+        }
+    }
+}
+
 extension AppendFile {
     /// Appends an array.
     package func append(_ bytes: [UInt8]) throws(FileError) { try CisternFileSystem.append(bytes, to: self) }

@@ -11,6 +11,9 @@ extension FileError {
         }
     }
 
+    /// True when the file or directory is not there.
+    public var isNotFound: Bool { reason == .errno(ENOENT) }
+
     /// True when the disk is full or a quota is reached.
     public var isOutOfSpace: Bool { reason == .errno(ENOSPC) || reason == .errno(EDQUOT) }
 }

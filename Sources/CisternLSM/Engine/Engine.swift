@@ -155,6 +155,7 @@ package final class Engine: Sendable {
         _ id: TreeID, executor: any TreeExecutor,
         completion: @escaping @Sendable (Result<Tree, EngineError>) -> Void
     ) {
+        let asked = time.monotonicNanoseconds
         let manifest = state.withLock { state -> TreeManifest? in
             guard !state.isClosed, state.open[id] == nil, !state.opening.contains(id),
                 let manifest = state.manifests[id]
@@ -172,7 +173,7 @@ package final class Engine: Sendable {
                 memtableBytes: options.memtableBytes, fileSystem: fileSystem)
             do throws(EngineError) {
                 let recovered = try replay.run()
-                deliver(manifest, durable, recovered, executor: executor, completion: completion)
+                deliver(manifest, durable, recovered, asked: asked, executor: executor, completion: completion)
             } catch {
                 state.withLock { _ = $0.opening.remove(id) }
                 executor.execute { completion(.failure(error)) }
@@ -191,6 +192,7 @@ package final class Engine: Sendable {
         replacing: [TreeID] = [], executor: any TreeExecutor,
         completion: @escaping @Sendable (Result<Tree, EngineError>) -> Void
     ) {
+        let asked = time.monotonicNanoseconds
         lanes.metadata.submit { [self] in
             do throws(EngineError) {
                 let manifest = try makeManifest(identity, epoch: epoch, writer: writer, snapshots, replacing)
@@ -199,7 +201,7 @@ package final class Engine: Sendable {
                 let recovered = RecoveredLog(
                     active: Memtable(budgetBytes: options.memtableBytes), progress: durable.flushed,
                     nextSegment: durable.firstSegment)
-                deliver(manifest, durable, recovered, executor: executor, completion: completion)
+                deliver(manifest, durable, recovered, asked: asked, executor: executor, completion: completion)
             } catch {
                 executor.execute { completion(.failure(error)) }
             }
@@ -223,8 +225,8 @@ package final class Engine: Sendable {
     }
 
     private func deliver(
-        _ manifest: TreeManifest, _ durable: TreeState, _ recovered: RecoveredLog, executor: any TreeExecutor,
-        completion: @escaping @Sendable (Result<Tree, EngineError>) -> Void
+        _ manifest: TreeManifest, _ durable: TreeState, _ recovered: RecoveredLog, asked: UInt64,
+        executor: any TreeExecutor, completion: @escaping @Sendable (Result<Tree, EngineError>) -> Void
     ) {
         let id = manifest.id
         executor.execute { [self] in
@@ -237,6 +239,7 @@ package final class Engine: Sendable {
                 return true
             }
             guard isWanted else { return completion(.failure(.closed(tree: tree.name))) }
+            tree.counters.openMicroseconds = (time.monotonicNanoseconds - asked) / 1000
             tree.startFlush()
             tree.startCompaction()
             tree.scheduleExpiryCheck()
@@ -389,7 +392,7 @@ package final class Engine: Sendable {
         let directory = DataDirectory.snapshots(options.directory)
         let path = directory + "/" + DataDirectory.snapshotName(number)
         do throws(FileError) {
-            if fileSystem.exists(path) { try fileSystem.remove(path) }
+            try fileSystem.removeIfPresent(path)
             try fileSystem.syncDirectory(directory)
             tables.release(fileNumbers)
         } catch {

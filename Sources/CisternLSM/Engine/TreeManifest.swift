@@ -70,11 +70,13 @@ final class TreeManifest: @unchecked Sendable {
 
     /// Removes CURRENT, then everything else. Only the first step must work.
     static func removeDirectory(_ directory: String, fileSystem: any FileSystem) throws(EngineError) {
-        guard fileSystem.exists(directory) else { return }
         let current = directory + "/" + DataDirectory.currentName
-        try asEngineError { () throws(FileError) in
-            if fileSystem.exists(current) { try fileSystem.remove(current) }
+        do throws(FileError) {
+            try fileSystem.removeIfPresent(current)
             try fileSystem.syncDirectory(directory)
+        } catch {
+            if error.isNotFound { return }
+            throw .file(error)
         }
         do throws(FileError) {
             for name in try fileSystem.list(directory) { try fileSystem.remove(directory + "/" + name) }

@@ -108,7 +108,7 @@ struct DirectoryRecovery {
             guard let id = DataDirectory.treeID(ofName: name) else { continue }
             contents.nextTree = max(contents.nextTree, id.number + 1)
             let directory = DataDirectory.tree(root, id)
-            guard fileSystem.exists(directory + "/" + DataDirectory.currentName) else {
+            guard try list(directory).contains(DataDirectory.currentName) else {
                 // Creation or removal of the tree was interrupted; nobody was told that it exists.
                 try TreeManifest.removeDirectory(directory, fileSystem: fileSystem)
                 continue

@@ -83,6 +83,8 @@ package final class Tree: @unchecked Sendable {
     var isRetired = false
     var closing: [@Sendable (Result<Void, EngineError>) -> Void] = []
     var counters = TreeCounters()
+    /// Edits on their way to the manifest; a tree is not let go before they are answered.
+    var commitsUnderWay = 0
 
     enum Lifecycle {
         case open, closing, closed
@@ -294,10 +296,15 @@ package final class Tree: @unchecked Sendable {
     ) {
         let manifest = self.manifest
         let mailbox = self.mailbox
+        commitsUnderWay += 1
         engine.lanes.metadata.submit {
             let result: Result<Void, EngineError>
             do throws(EngineError) { result = .success(try manifest.commit(edit)) } catch { result = .failure(error) }
-            mailbox.post { completion($0, result) }
+            mailbox.post { tree in
+                tree.commitsUnderWay -= 1
+                completion(tree, result)
+                tree.continueClosing()
+            }
         }
     }
 }

@@ -19,6 +19,7 @@ struct TreeCounters {
     var snapshots = 0
     var failures = 0
     var recoveredBatches = 0
+    var openMicroseconds: UInt64 = 0
 }
 
 package struct TreeStatistics: Equatable, Sendable {
@@ -54,6 +55,8 @@ package struct TreeStatistics: Equatable, Sendable {
     package var readOnlyCause: String?
     /// Batches that the log gave back when the tree was opened.
     package var recoveredBatches = 0
+    /// From the call that opened or made the tree to its delivery: the time of a restore or of a recovery.
+    package var openMicroseconds: UInt64 = 0
 }
 
 extension Tree {
@@ -85,6 +88,7 @@ extension Tree {
         result.failures = counters.failures
         result.readOnlyCause = failures.cause
         result.recoveredBatches = counters.recoveredBatches
+        result.openMicroseconds = counters.openMicroseconds
         return result
     }
 }

@@ -62,6 +62,11 @@ package struct FileRecord: Equatable, Sendable {
 package struct FileRecordID: Hashable, Sendable {
     package let number: UInt64
     package let firstGroup: UInt16
+
+    package init(number: UInt64, firstGroup: UInt16) {
+        self.number = number
+        self.firstGroup = firstGroup
+    }
 }
 
 /// A closed range of keys.

@@ -1,10 +1,10 @@
 // Bodies of manifest and snapshot records. Each `encode` stands next to its `decode`; a decoder takes any bytes, returns nil
 // for what it cannot read, and reserves no more memory than the input justifies. Specification: proto-spec/manifest.md.
 
-internal import CisternPrimitives
+package import CisternPrimitives
 
 extension TreeState {
-    func encode(into output: inout ByteWriter) {
+    package func encode(into output: inout ByteWriter) {
         identity.encode(into: &output)
         output.writeVarint(UInt64(replaces.count))
         for tree in replaces { output.writeVarint(tree.number) }
@@ -15,7 +15,7 @@ extension TreeState {
         FileRecord.encode(levels: levels, into: &output)
     }
 
-    static func decode(_ reader: inout ByteReader) -> TreeState? {
+    package static func decode(_ reader: inout ByteReader) -> TreeState? {
         guard let identity = TreeIdentity.decode(&reader), let replacedCount = reader.readVarint(),
             replacedCount <= UInt64(reader.remaining)
         else { return nil }
@@ -42,7 +42,7 @@ extension VersionEdit {
     private static let flushedFlag: UInt8 = 2
     private static let segmentFlag: UInt8 = 4
 
-    func encode(into writer: inout ByteWriter) {
+    package func encode(into writer: inout ByteWriter) {
         var flags: UInt8 = 0
         if session != nil { flags |= VersionEdit.sessionFlag }
         if flushed != nil { flags |= VersionEdit.flushedFlag }
@@ -67,7 +67,7 @@ extension VersionEdit {
         }
     }
 
-    static func decode(_ reader: inout ByteReader) -> VersionEdit? {
+    package static func decode(_ reader: inout ByteReader) -> VersionEdit? {
         var edit = VersionEdit()
         guard let flags = reader.readUInt8(), flags <= 7 else { return nil }
         if flags & sessionFlag != 0 {

@@ -106,14 +106,29 @@ package struct VersionEdit: Equatable, Sendable {
     package struct Session: Equatable, Sendable {
         package var epoch: UInt64
         package var writer: String
+
+        package init(epoch: UInt64, writer: String) {
+            self.epoch = epoch
+            self.writer = writer
+        }
     }
     package struct Removal: Equatable, Sendable {
         package var level: Int
         package var file: FileRecordID
+
+        package init(level: Int, file: FileRecordID) {
+            self.level = level
+            self.file = file
+        }
     }
     package struct Addition: Equatable, Sendable {
         package var level: Int
         package var file: FileRecord
+
+        package init(level: Int, file: FileRecord) {
+            self.level = level
+            self.file = file
+        }
     }
 
     package var session: Session?

@@ -12,7 +12,7 @@ package final class Answer<Value: Sendable>: Sendable {
     package func set(_ value: Value) { stored.withLock { $0 = value } }
 }
 
-package struct TimedOut: Error {}
+package struct TimedOut: Error { package init() {} }
 
 package final class EngineHarness {
     package let scheduler: SteppedScheduler

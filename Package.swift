@@ -68,14 +68,6 @@ let package = Package(
             ], swiftSettings: strict),
         .target(name: "CisternLSM", dependencies: ["CisternPrimitives", "CisternFileSystem"], swiftSettings: strict),
 
-        // Examples
-        .target(
-            name: "FlightsExample",
-            dependencies: ["CZstd"],
-            path: "Examples/flights",
-            exclude: ["README.md", "truth.sql", "flights.csv.zst"],
-            swiftSettings: strict),
-
         // Tier 5
         .target(
             name: "CisternServer",
@@ -95,11 +87,22 @@ let package = Package(
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ], swiftSettings: strict),
 
+        // Examples
+        .target(
+            name: "FlightsExample",
+            dependencies: [
+                "CisternClient", "CisternPrimitives", "CZstd",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ],
+            path: "Examples/flights",
+            exclude: ["README.md", "truth.sql", "flights.csv.zst"],
+            swiftSettings: strict),
+
         // Programs
         .executableTarget(
             name: "cistern",
             dependencies: [
-                "CisternServer", "CisternTransport", "CisternLSM", "CisternFileSystem",
+                "CisternServer", "CisternTransport", "CisternLSM", "CisternFileSystem", "FlightsExample",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],

@@ -22,13 +22,14 @@ package struct FlightSource: ~Copyable {
 
     /// Deliveries handed out so far.
     package private(set) var offset = 0
+    /// Flights read so far.
+    package private(set) var flightCount = 0
 
     private var file: ZstdFile
     private let flightsMax: Int
     private var buffer: [UInt8] = []
     private var consumed = 0
     private var lineNumber = 0
-    private var flightCount = 0
     private var date = 0
     private var day = 0
     private var redelivery: (flight: Flight, after: Int)?

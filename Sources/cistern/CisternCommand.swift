@@ -2,6 +2,7 @@
 
 internal import ArgumentParser
 internal import CisternServer
+internal import FlightsExample
 
 @main
 struct CisternCommand: AsyncParsableCommand {
@@ -12,5 +13,13 @@ struct CisternCommand: AsyncParsableCommand {
         subcommands: [
             ServeCommand.self,
             InspectCommand.self,
+            ExampleCommand.self,
         ])
+}
+
+struct ExampleCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "example",
+        abstract: "Run an example job.",
+        subcommands: [FlightsCommand.self, FlightsWorkerCommand.self])
 }

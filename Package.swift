@@ -109,6 +109,7 @@ let package = Package(
             swiftSettings: strict),
 
         // Tests
+        .testTarget(name: "EndToEndTests", dependencies: ["FlightsExample", "cistern"], swiftSettings: testing),
         .testTarget(name: "FlightsExampleTests", dependencies: ["FlightsExample", "CZstd"], swiftSettings: testing),
         .target(
             name: "CisternTestKit", dependencies: ["CisternPrimitives", "CisternFileSystem", "CisternLSM"],

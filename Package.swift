@@ -124,8 +124,10 @@ let package = Package(
             name: "CisternClientTests",
             dependencies: [
                 "CisternClient", "CisternCompression", "CisternPrimitives", "CisternTransport", "CisternWire",
-                "CisternWireMessages", .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+                "CisternWireMessages", "CisternServer", "CisternTestKit",
+                .product(name: "SwiftProtobuf", package: "swift-protobuf"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: testing),
         .testTarget(
             name: "CisternCompressionTests", dependencies: ["CisternCompression", "CisternPrimitives"],

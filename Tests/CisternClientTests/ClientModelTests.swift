@@ -17,10 +17,41 @@ struct Oracle {
     var timers: Set<String> = []
 }
 
-/// One run: random options, random operations, faults, checkpoints and restores, against the oracle.
-final class ModelRun {
+/// The other side of a run: a model, or a real server.
+protocol ModelBackend: AnyObject {
+    var time: ManualTime { get }
+    var violations: [String] { get }
+    func attach(
+        epoch: UInt64, restoring: [SnapshotHandle]?, _ change: (inout ClientConfiguration) -> Void
+    ) async throws -> KeyedStateSession
+    /// From now on things go wrong, or do not.
+    func setTrouble(_ isOn: Bool)
+    /// Something goes wrong that a worker must not notice.
+    func disturb(_ random: inout SeededRandom) async throws
+}
+
+final class ModelServerBackend: ModelBackend {
     let time = ManualTime()
     let server: ModelServer
+
+    init(seed: UInt64) { server = ModelServer(time: time, seed: seed) }
+
+    var violations: [String] { server.violations }
+
+    func attach(
+        epoch: UInt64, restoring: [SnapshotHandle]?, _ change: (inout ClientConfiguration) -> Void
+    ) async throws -> KeyedStateSession {
+        try await CisternClientTests.attach(server, epoch: epoch, restoring: restoring, change)
+    }
+
+    func setTrouble(_ isOn: Bool) { server.set(isOn ? .many : .none) }
+    func disturb(_ random: inout SeededRandom) async throws {}
+}
+
+/// One run: random options, random operations, faults, checkpoints and restores, against the oracle.
+final class ModelRun {
+    let backend: any ModelBackend
+    var time: ManualTime { backend.time }
     var random: SeededRandom
     var oracle = Oracle()
     var session: KeyedStateSession!
@@ -39,9 +70,9 @@ final class ModelRun {
     let inBackground: Bool
     let cacheBytes: Int
 
-    init(seed: UInt64) {
+    init(seed: UInt64, _ backend: any ModelBackend) {
         random = SeededRandom(seed: seed)
-        server = ModelServer(time: time, seed: seed &+ 1)
+        self.backend = backend
         let refresh: TimeToLive.Refresh = Bool.random(using: &random) ? .onWrite : .onReadAndWrite
         ttl = [
             nil, .processing(milliseconds: 50, refresh: refresh), .event(milliseconds: 50, refresh: refresh),
@@ -64,7 +95,7 @@ final class ModelRun {
 
     func start(restoring: [SnapshotHandle]?) async throws {
         epoch += 1
-        session = try await attach(server, epoch: epoch, restoring: restoring) {
+        session = try await backend.attach(epoch: epoch, restoring: restoring) {
             $0.keyIndex = keyIndex
             $0.keyIndexLoadsInBackground = inBackground
             $0.valueCacheBytes = cacheBytes
@@ -86,11 +117,11 @@ final class ModelRun {
 
     func run(operations: Int) async throws {
         try await start(restoring: [])
-        server.set(Bool.random(using: &random) ? .many : .none)
+        backend.setTrouble(Bool.random(using: &random))
         for _ in 0..<operations { try await step() }
-        server.set(.none)
+        backend.setTrouble(false)
         try await checkEverything()
-        #expect(server.violations == [])
+        #expect(backend.violations == [])
         #expect(session.metrics.verifyDisagreements == 0)
         session.abandon()
     }
@@ -117,9 +148,10 @@ final class ModelRun {
         case 85..<91: try await stepTimer(number)
         case 91..<95:
             time.advance(milliseconds: UInt64.random(in: 1...20, using: &random))
-        case 95..<98:
+        case 95, 96:
             watermark += UInt64.random(in: 1...20, using: &random)
             session.advanceWatermark(to: watermark)
+        case 97: try await backend.disturb(&random)
         case 98: try await stepCheckpoint()
         default: try await checkEverything()
         }
@@ -265,7 +297,7 @@ final class ModelRun {
     @Test(arguments: 0..<24)
     func everyStateEqualsTheModelUnderRandomOperationsAndFaults(run: Int) async throws {
         let seed = testSeed() &+ UInt64(run) &* 7919
-        let model = ModelRun(seed: seed)
+        let model = ModelRun(seed: seed, ModelServerBackend(seed: seed &+ 1))
         do {
             try await model.run(operations: 500)
         } catch {

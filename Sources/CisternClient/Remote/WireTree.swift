@@ -3,8 +3,8 @@
 //
 // Threading: the connection and the handle are guarded by `state`; completions come on the connection's event loop.
 
-internal import CisternPrimitives
-internal import CisternTransport
+package import CisternPrimitives
+package import CisternTransport
 internal import CisternWire
 internal import CisternWireMessages
 internal import NIOCore
@@ -12,7 +12,7 @@ internal import NIOPosix
 internal import SwiftProtobuf
 internal import Synchronization
 
-final class WireTree: RemoteTree {
+package final class WireTree: RemoteTree {
     private struct State {
         var connection: ClientConnection?
         var tree: UInt32 = 0
@@ -35,16 +35,16 @@ final class WireTree: RemoteTree {
     /// Guarded by itself.
     private let state = Mutex(State())
 
-    init(endpoint: Endpoint, configuration: ClientConfiguration, time: any TimeSource) {
+    package init(endpoint: Endpoint, configuration: ClientConfiguration, time: any TimeSource) {
         self.endpoint = endpoint
         self.time = time
         options = configuration.transportOptions
         deadline = .milliseconds(configuration.requestTimeoutMilliseconds)
     }
 
-    var traffic: (sent: UInt64, received: UInt64) { state.withLock { ($0.sent, $0.received) } }
+    package var traffic: (sent: UInt64, received: UInt64) { state.withLock { ($0.sent, $0.received) } }
 
-    func attach(_ request: AttachRequest) async throws(RemoteError) -> AttachAnswer {
+    package func attach(_ request: AttachRequest) async throws(RemoteError) -> AttachAnswer {
         drop()
         guard !state.withLock({ $0.isClosed }) else { throw .fatal(Self.closedError) }
         let connection: ClientConnection
@@ -113,7 +113,7 @@ final class WireTree: RemoteTree {
             wallMilliseconds: wallMilliseconds)
     }
 
-    func write(
+    package func write(
         _ batch: SealedBatch, sequence: UInt64, watermark: UInt64,
         completion: @escaping @Sendable (RemoteError?) -> Void
     ) {
@@ -131,7 +131,7 @@ final class WireTree: RemoteTree {
         }
     }
 
-    func multiGet(_ keys: [[UInt8]], watermark: UInt64) async throws(RemoteError) -> [RemoteValue?] {
+    package func multiGet(_ keys: [[UInt8]], watermark: UInt64) async throws(RemoteError) -> [RemoteValue?] {
         let link = try self.link()
         var encoder = MultiGetEncoder()
         for key in keys {
@@ -151,7 +151,7 @@ final class WireTree: RemoteTree {
         }
     }
 
-    func scan(_ request: ScanRequest) async throws(RemoteError) -> EntryPage {
+    package func scan(_ request: ScanRequest) async throws(RemoteError) -> EntryPage {
         let link = try self.link()
         let body = unsafe request.start.withUnsafeBytes { start -> [UInt8] in
             unsafe request.end.withUnsafeBytes { end -> [UInt8] in
@@ -169,7 +169,7 @@ final class WireTree: RemoteTree {
         return unsafe try decode(link, reply, EntryPage.decode)
     }
 
-    func keyIndex(
+    package func keyIndex(
         from start: [UInt8], watermark: UInt64, onPage: @escaping @Sendable (EntryPage) -> Void
     ) async throws(RemoteError) {
         let link = try self.link()
@@ -198,7 +198,7 @@ final class WireTree: RemoteTree {
         if let damage = damage.withLock({ $0 }) { throw damage }
     }
 
-    func snapshot(checkpoint: UInt64, sequence: UInt64) async throws(RemoteError) -> SnapshotHandle {
+    package func snapshot(checkpoint: UInt64, sequence: UInt64) async throws(RemoteError) -> SnapshotHandle {
         let link = try self.link()
         var message = Cistern_V1_Snapshot()
         message.epoch = link.epoch
@@ -208,7 +208,7 @@ final class WireTree: RemoteTree {
         return SnapshotHandle(rawValue: reply.handle)
     }
 
-    func register(name: String, kind: StateKind, ttlMilliseconds: UInt64) async throws(RemoteError) -> UInt16 {
+    package func register(name: String, kind: StateKind, ttlMilliseconds: UInt64) async throws(RemoteError) -> UInt16 {
         var message = Cistern_V1_RegisterState()
         message.state.name = name
         message.state.kind = Cistern_V1_StateKind(rawValue: Int(kind.rawValue)) ?? .unspecified
@@ -221,27 +221,27 @@ final class WireTree: RemoteTree {
         return id
     }
 
-    func putDictionary(state: UInt16, bytes: [UInt8]) async throws(RemoteError) -> UInt32 {
+    package func putDictionary(state: UInt16, bytes: [UInt8]) async throws(RemoteError) -> UInt32 {
         let message = Cistern_V1_PutDictionary(stateID: UInt32(state), dictionaryBytes: bytes)
         let reply: Cistern_V1_PutDictionaryReply = try await ask(try link(), .putDictionary, message)
         return reply.id
     }
 
-    func dictionary(id: UInt32) async throws(RemoteError) -> [UInt8] {
+    package func dictionary(id: UInt32) async throws(RemoteError) -> [UInt8] {
         var message = Cistern_V1_GetDictionary()
         message.id = id
         let reply: Cistern_V1_GetDictionaryReply = try await ask(try link(), .getDictionary, message)
         return reply.dictionaryBytes
     }
 
-    func detach() async throws(RemoteError) {
+    package func detach() async throws(RemoteError) {
         let link = try self.link()
         var message = Cistern_V1_Detach()
         message.epoch = link.epoch
         let _: Cistern_V1_DetachReply = try await ask(link, .detach, message)
     }
 
-    func close() {
+    package func close() {
         state.withLock { $0.isClosed = true }
         drop()
     }

@@ -60,6 +60,19 @@ import Testing
         }
     }
 
+    /// Long inputs run as several streams; pieces below the shortest stream do not.
+    @Test func crc32cOfLongInputsEqualsTheChainOfShortPieces() {
+        var random = SeededRandom(seed: 7)
+        for count in [767, 768, 769, 1_000, 6_143, 6_144, 6_145, 13_200, 70_001] {
+            let bytes = (0..<count).map { _ in UInt8(truncatingIfNeeded: random.next()) }
+            var chained: UInt32 = 0
+            for start in stride(from: 0, to: count, by: 100) {
+                chained = CRC32C.checksum(Array(bytes[start..<min(start + 100, count)]), seed: chained)
+            }
+            #expect(CRC32C.checksum(bytes) == chained, "\(count) bytes")
+        }
+    }
+
     @Test func hash64DependsOnEveryByteAndOnTheLength() {
         for count in 1...40 {
             let base = [UInt8](repeating: 0xA5, count: count)

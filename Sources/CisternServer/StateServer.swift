@@ -154,8 +154,10 @@ private func listen(
     options.requestsMax = configuration.connectionRequestsMax
     options.bytesMax = configuration.connectionBytesMax
     let endpoints = configuration.listen.compactMap { Endpoint($0) }
+    let scratches = Dictionary(uniqueKeysWithValues: group.makeIterator().map { (ObjectIdentifier($0), LoopScratch()) })
     return try await Listener.bind(endpoints, group: group, options: options, logger: logger) { eventLoop in
-        ServerSession(core: core, eventLoop: eventLoop)
+        ServerSession(
+            core: core, eventLoop: eventLoop, scratch: scratches[ObjectIdentifier(eventLoop)] ?? LoopScratch())
     }
 }
 

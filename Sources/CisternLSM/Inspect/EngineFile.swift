@@ -25,6 +25,9 @@ package enum EngineFile: String, Sendable, CaseIterable {
     case snapshot
     case directoryFormat
 
+    /// The file whose lock says that a process has the directory open. It is empty.
+    package static let lockName = DataDirectory.lockName
+
     package var title: String {
         switch self {
         case .table: "sorted table"

@@ -40,6 +40,8 @@ package final class TreeRegistry: Sendable {
         var open: OpenTree?
         /// The session that uses it; nil when it is open and nobody does.
         var attachment: Attachment?
+        /// Attachments so far: tells a tree that was used in between from one that was idle all the time.
+        var attachCount = 0
     }
 
     /// An open tree and the loop that owns it.
@@ -126,9 +128,11 @@ package final class TreeRegistry: Sendable {
 
     /// The session's connection is gone. The tree stays open for a while, because its writer probably comes back.
     package func abandon(_ attachment: Attachment, store: String, tree id: UInt64, range: KeyGroupRange) {
-        guard release(attachment, store: store, tree: id) else { return }
+        guard release(attachment, store: store, tree: id), let count = update(id, store, { $0.attachCount }) else {
+            return
+        }
         _ = attachment.session.executor.eventLoop.scheduleTask(in: idleTree) {
-            Task { await self.closeIfUnused(id, store, range) }
+            Task { await self.closeIfUnused(id, store, range, since: count) }
         }
     }
 
@@ -231,7 +235,10 @@ package final class TreeRegistry: Sendable {
         _ id: UInt64, _ tree: Tree, _ store: String, _ request: AttachRequest, _ attachment: Attachment, resumed: Bool,
         started: UInt64
     ) async -> Result<AttachedTree, Refusal> {
-        update(id, store) { $0.attachment = attachment }
+        update(id, store) { record in
+            record.attachment = attachment
+            record.attachCount += 1
+        }
         let session = attachment.session
         let time = self.time
         let attached: AttachedTree = await session.executor.run {
@@ -268,10 +275,10 @@ package final class TreeRegistry: Sendable {
         update(id, store) { $0.open = nil }
     }
 
-    private func closeIfUnused(_ id: UInt64, _ store: String, _ range: KeyGroupRange) async {
+    private func closeIfUnused(_ id: UInt64, _ store: String, _ range: KeyGroupRange, since attachCount: Int) async {
         await exclusively(store, range) {
-            let isUsed = self.update(id, store) { $0.attachment != nil }
-            if isUsed == false { await self.close(id, store) }
+            let wasIdle = self.update(id, store) { $0.attachment == nil && $0.attachCount == attachCount }
+            if wasIdle == true { await self.close(id, store) }
         }
     }
 

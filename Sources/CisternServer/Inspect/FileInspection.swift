@@ -35,6 +35,8 @@ package struct FileInspection: Sendable {
             } else if let kind = EngineFile(name: name, firstBytes: first) {
                 format = kind.title
                 try kind.inspect(path, fileSystem: fileSystem) { parts.append($0) }
+            } else if name == EngineFile.lockName, size == 0 {
+                format = "lock file"
             } else {
                 format = "unknown"
                 damage = CorruptionError(

@@ -81,31 +81,34 @@ extension ServerSession {
         }
         guard let tree = tree(of: header, epoch: message.epoch) else { return }
         let clock = clock(tree, watermark: message.watermark)
-        values.reset()
+        let scratch = scratch
+        scratch.values.reset()
         for index in 0..<message.keys.count {
             let key = unsafe message.keys[index]
             guard unsafe tree.owns(key) else { return refuse(header, foreignKey(header, tree, entry: index)) }
             do throws(EngineError) {
-                if unsafe try tree.tree.get(key, clock: clock, into: &lookup),
-                    let (value, expiry) = unsafe lookup.finish(clock)
+                if unsafe try tree.tree.get(key, clock: clock, into: &scratch.lookup),
+                    let (value, expiry) = unsafe scratch.lookup.finish(clock)
                 {
-                    unsafe values.append(value: value, expiry: expiry)
+                    unsafe scratch.values.append(value: value, expiry: expiry)
                 } else {
-                    values.appendAbsent()
+                    scratch.values.appendAbsent()
                 }
             } catch {
                 return refuse(header, Refusal(error, attempt: "multi-get of \(tree.name)"))
             }
         }
-        guard values.encodedSize <= bodyBytesMax else {
+        guard scratch.values.encodedSize <= bodyBytesMax else {
             return refuse(
                 header,
                 Refusal(
                     .limitExceeded,
-                    "multi-get of \(tree.name): the \(message.keys.count) values have \(values.contentBytes) bytes, the "
+                    "multi-get of \(tree.name): the \(message.keys.count) values have \(scratch.values.contentBytes) bytes, the "
                         + "client takes frames of \(bodyBytesMax): ask for fewer keys at once"))
         }
-        unsafe connection?.reply(to: header, size: values.encodedSize) { unsafe values.encode(into: $0) }
+        unsafe connection?.reply(to: header, size: scratch.values.encodedSize) {
+            unsafe scratch.values.encode(into: $0)
+        }
     }
 
     // MARK: SCAN
@@ -142,10 +145,11 @@ extension ServerSession {
         var bytesMax: Int
     }
 
-    /// Collects entries into `page` until a limit is reached, one at least. Returns where the next page starts, empty at the
+    /// Collects entries into the page until a limit is reached, one at least. Returns where the next page starts, empty at the
     /// end.
     func fillPage(_ tree: SessionTree, _ request: PageRequest) throws(EngineError) -> [UInt8] {
-        page.reset()
+        let scratch = scratch
+        scratch.page.reset()
         let from = request.start.lexicographicallyPrecedes(tree.lowest) ? tree.lowest : request.start
         let isBeyond = request.end.isEmpty || tree.end.lexicographicallyPrecedes(request.end)
         let to = isBeyond ? tree.end : request.end
@@ -157,27 +161,27 @@ extension ServerSession {
             from: from, to: to, clock: request.clock, limits: limits, keysOnly: request.keysOnly
         ) { entry in
             let size = unsafe entry.key.count + (request.keysOnly ? 0 : entry.value.count)
-            let taken = page.contentBytes + page.count * PageLimits.overheadBytesAnEntry
+            let taken = scratch.page.contentBytes + scratch.page.count * PageLimits.overheadBytesAnEntry
             // A folded list may be longer than a page: it waits for the next one, which it has for itself.
             guard taken + size + PageLimits.roomForNextBytes <= room else {
                 tooLarge = (unsafe Array(entry.key), size)
                 return false
             }
             if request.keysOnly {
-                unsafe page.appendKey(entry.key, expiry: entry.expiry)
+                unsafe scratch.page.appendKey(entry.key, expiry: entry.expiry)
             } else {
-                unsafe page.append(key: entry.key, value: entry.value, expiry: entry.expiry)
+                unsafe scratch.page.append(key: entry.key, value: entry.value, expiry: entry.expiry)
             }
             return true
         }
-        if let tooLarge, page.count == 0 {
+        if let tooLarge, scratch.page.count == 0 {
             throw .invalidEntry(
                 detail:
                     "an entry of \(tooLarge.bytes) bytes does not fit an answer of \(room), which is what the client takes"
             )
         }
         let continuation = tooLarge?.key ?? next ?? []
-        page.setNext(continuation)
+        scratch.page.setNext(continuation)
         return continuation
     }
 

@@ -4,7 +4,6 @@
 // Threading: owned by its event loop. Only `executor` is read elsewhere. No task or promise is made for a read or a write;
 // attaching, registering and snapshots, which are seldom, are tasks (`ControlRequests.swift`).
 
-internal import CisternLSM
 internal import CisternPrimitives
 package import CisternTransport
 package import CisternWire
@@ -31,14 +30,11 @@ package final class ServerSession: FrameService, @unchecked Sendable {
     var keyIndexStreams: [KeyIndexStream] = []
     var keyIndexTurnIsScheduled = false
     private var isClosed = false
+    let scratch: LoopScratch
 
-    // Reused from request to request.
-    var lookup = LookupResult()
-    var values = MultiGetReplyEncoder()
-    var page = ScanPageEncoder()
-
-    package init(core: ServerCore, eventLoop: any EventLoop) {
+    package init(core: ServerCore, eventLoop: any EventLoop, scratch: LoopScratch) {
         self.core = core
+        self.scratch = scratch
         executor = LoopExecutor(eventLoop)
     }
 
@@ -153,7 +149,10 @@ package final class ServerSession: FrameService, @unchecked Sendable {
     func answer(_ header: FrameHeader, _ body: [UInt8]) { connection?.reply(to: header, body: body) }
 
     func answerWithPage(_ header: FrameHeader, more: Bool = false) {
-        unsafe connection?.reply(to: header, more: more, size: page.encodedSize) { unsafe page.encode(into: $0) }
+        let scratch = scratch
+        unsafe connection?.reply(to: header, more: more, size: scratch.page.encodedSize) {
+            unsafe scratch.page.encode(into: $0)
+        }
     }
 
     /// Room for the body of an answer.

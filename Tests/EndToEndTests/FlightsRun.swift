@@ -7,7 +7,7 @@ struct FlightsRun {
     /// The whole file in a release build; a slice in a debug build, where it would take minutes.
     static var flights: Int {
         #if DEBUG
-            12_000
+            4_000
         #else
             336_776
         #endif
@@ -16,7 +16,7 @@ struct FlightsRun {
     static var someFlights: Int { min(flights, 60_000) }
     static var checkpointEvery: Int {
         #if DEBUG
-            1500
+            500
         #else
             25_000
         #endif

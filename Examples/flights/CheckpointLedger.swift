@@ -44,15 +44,9 @@ package struct CheckpointLedger {
         return superfluous
     }
 
-    /// Begins a new attempt from `latest`.
-    /// - Returns: the handles of the checkpoints that the ended attempt did not complete.
-    package mutating func restart(parallelism: Int) -> [String: [String]] {
-        var superfluous: [String: [String]] = [:]
-        for unfinished in partial.values {
-            superfluous.merge(unfinished.checkpoint.handles, uniquingKeysWith: +)
-        }
+    /// Begins a new attempt from `latest`; what the ended one did not complete is forgotten.
+    package mutating func restart(parallelism: Int) {
         partial = [:]
         self.parallelism = parallelism
-        return superfluous
     }
 }

@@ -278,6 +278,20 @@ final class FlightsCoordinator {
         releasable = [:]
     }
 
+    /// Releases what the stores still keep, with no worker alive: also snapshots that a killed worker took and could not
+    /// report, and those of an earlier run that failed.
+    private func releaseAll(except kept: CheckpointLedger.Checkpoint?) async throws {
+        guard isServerUp, let control else { return }
+        for store in [AircraftOperator.store, CarrierOperator.store] {
+            let keptHandles = Set(kept?.handles[store] ?? [])
+            let stale = try await control.snapshots(store: store).map(\.handle).filter {
+                !keptHandles.contains($0.rawValue)
+            }
+            try await control.releaseSnapshots(store: store, stale)
+        }
+        releasable = [:]
+    }
+
     // MARK: Faults
 
     private var slowestOffset: Int { workers.map(\.offset).min() ?? 0 }
@@ -312,7 +326,8 @@ final class FlightsCoordinator {
         for worker in workers { summary.figures.add(worker.figures, isLastAttempt: false) }
         summary.restores += 1
         let parallelism = options.rescaleTo ?? options.parallelism
-        try await release(ledger.restart(parallelism: parallelism))
+        ledger.restart(parallelism: parallelism)
+        try await releaseAll(except: ledger.latest)
         try startAttempt(parallelism: parallelism)
     }
 
@@ -323,6 +338,7 @@ final class FlightsCoordinator {
         for worker in workers { summary.figures.add(worker.figures, isLastAttempt: true) }
         summary.ended()
         summary.checkpoints = ledger.completedCount
+        try await releaseAll(except: nil)
         await control?.close()
         phase = .stopping
         server?.terminate()

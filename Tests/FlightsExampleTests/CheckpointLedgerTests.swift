@@ -36,12 +36,12 @@ import Testing
         #expect(ledger.latest?.handles == ["a": ["a2/0", "a2/1"]])
     }
 
-    @Test func aRestartDropsWhatTheAttemptDidNotComplete() {
+    @Test func aRestartForgetsWhatTheAttemptDidNotComplete() {
         var ledger = CheckpointLedger(parallelism: 2)
         _ = ledger.report(worker: 0, number: 1, offset: 100, handles: ["a": "a1/0"])
         _ = ledger.report(worker: 1, number: 1, offset: 100, handles: ["a": "a1/1"])
         _ = ledger.report(worker: 1, number: 2, offset: 200, handles: ["a": "a2/1"])
-        #expect(ledger.restart(parallelism: 3) == ["a": ["a2/1"]])
+        ledger.restart(parallelism: 3)
         #expect(ledger.latest?.number == 1)
         // The next attempt needs three parts, and the ended one's do not count.
         #expect(ledger.report(worker: 0, number: 2, offset: 200, handles: ["a": "b2/0"]) == nil)

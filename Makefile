@@ -4,9 +4,9 @@ CONFIGURATION := release
 SWIFT := swift
 BUILD := .build/$(CONFIGURATION)
 # Everything that is formatted and linted.
-SOURCES := Package.swift Sources Tests Examples $(wildcard Benchmarks)
+SOURCES := Package.swift Sources Tests Examples Benchmarks
 
-.PHONY: help run test lint format layers protos soak clean build tests packages packages-test packages-protos
+.PHONY: help run test lint format layers protos soak bench clean build tests packages packages-test packages-protos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,11 @@ soak: packages build ## the flights job again and again with both kills, until o
 	  echo "soak run $$run"; \
 	  $(BUILD)/cistern example flights --kill-server --plain $(ARGS) >$(BUILD)/soak.log 2>&1 || { cat $(BUILD)/soak.log; exit 1; }; \
 	done
+
+bench: packages ## ours and peers in turn: make bench SUITE=engine [QUICK=1]; see Benchmarks/README.md
+	@test "$(SUITE)" = engine || { echo "no suite '$(SUITE)': SUITE=engine"; exit 1; }
+	$(SWIFT) build -c $(CONFIGURATION) --product cistern-bench
+	$(BUILD)/cistern-bench $(if $(QUICK),--quick) $(ARGS)
 
 clean: ## removes the build
 	rm -rf .build

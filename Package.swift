@@ -108,6 +108,14 @@ let package = Package(
             ],
             swiftSettings: strict),
 
+        // Benchmarks
+        .executableTarget(
+            name: "cistern-bench",
+            dependencies: [
+                "CisternLSM", "CisternFileSystem", "CisternPrimitives",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ], path: "Benchmarks/Engine", swiftSettings: testing),
+
         // Tests
         .testTarget(name: "EndToEndTests", dependencies: ["FlightsExample", "cistern"], swiftSettings: testing),
         .testTarget(name: "FlightsExampleTests", dependencies: ["FlightsExample", "CZstd"], swiftSettings: testing),

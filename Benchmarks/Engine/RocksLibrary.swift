@@ -1,0 +1,45 @@
+// RocksDB's C API (rocksdb/c.h), opened at run time, so that nobody needs it to build or test.
+
+import Foundation
+import Glibc
+
+struct RocksLibrary {
+    typealias Handle = OpaquePointer
+    typealias ErrorSlot = UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>
+    typealias Bytes = UnsafePointer<UInt8>
+
+    let name: String
+    private let handle: UnsafeMutableRawPointer
+
+    /// `CISTERN_ROCKSDB` names the library; else the one `Benchmarks/Peers/frocksdb.sh` fetched; else Debian's.
+    static func load() throws -> RocksLibrary {
+        var candidates = ["Benchmarks/out/peers/librocksdbjni-linux64.so", "librocksdb.so.7.8", "librocksdb.so"]
+        if let named = ProcessInfo.processInfo.environment["CISTERN_ROCKSDB"] { candidates = [named] }
+        for candidate in candidates {
+            if let handle = dlopen(candidate, RTLD_NOW | RTLD_LOCAL) {
+                let file = (candidate as NSString).lastPathComponent
+                return RocksLibrary(name: label(file), handle: handle)
+            }
+        }
+        let reason = dlerror().map { String(cString: $0) } ?? ""
+        throw BenchFailure(
+            description: "no RocksDB among \(candidates): \(reason). Run Benchmarks/Peers/frocksdb.sh, install "
+                + "librocksdb7.8, or name one with CISTERN_ROCKSDB")
+    }
+
+    private static func label(_ file: String) -> String {
+        if file.hasPrefix("librocksdbjni") { return "FRocksDB 8.10 (Flink's own)" }
+        if file.contains("7.8") { return "RocksDB 7.8 (Debian: no hardware CRC, no AVX; XXH3 checksums)" }
+        return "RocksDB (\(file))"
+    }
+
+    /// Debian's build computes CRC-32C in software; XXH3 is fair to it.
+    var wantsXXH3: Bool { name.contains("Debian") }
+
+    func function<F>(_ symbol: String, as type: F.Type = F.self) throws -> F {
+        guard let address = dlsym(handle, symbol) else {
+            throw BenchFailure(description: "\(name) has no function \(symbol)")
+        }
+        return unsafeBitCast(address, to: type)
+    }
+}

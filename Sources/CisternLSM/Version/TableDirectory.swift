@@ -3,9 +3,12 @@
 // Two counts keep a file: owners (manifests and snapshots on disk, and jobs that have written it and not yet published it),
 // and living `TableFile` objects (versions that a read or a compaction still uses). A file without either is deleted. Owners
 // are counted only after what they stand for is durable, so a crash never finds a reference to a deleted file.
+//
+// Threading: any thread. To look whether a `TableFile` lives is to hold it for a moment, and it may be the last reference by
+// then, whose end calls `letGo`. So every reference that is loaded under the lock is carried out of it and goes outside.
 
-internal import CisternFileSystem
-internal import CisternPrimitives
+package import CisternFileSystem
+package import CisternPrimitives
 internal import Synchronization
 
 /// An open table file. Opened at its first use: a restore that refers to thousands of files reads none of them.
@@ -48,7 +51,9 @@ package final class TableDirectory: Sendable {
     private let state: Mutex<State>
 
     /// - Parameter lane: where files are removed.
-    init(path: String, fileSystem: any FileSystem, cache: BlockCache, lane: any BackgroundLane, nextNumber: UInt64) {
+    package init(
+        path: String, fileSystem: any FileSystem, cache: BlockCache, lane: any BackgroundLane, nextNumber: UInt64
+    ) {
         self.path = path
         self.fileSystem = fileSystem
         self.cache = cache
@@ -56,7 +61,7 @@ package final class TableDirectory: Sendable {
         state = Mutex(State(nextNumber: nextNumber))
     }
 
-    func table(_ number: UInt64) -> TableFile {
+    package func table(_ number: UInt64) -> TableFile {
         state.withLock { state in
             if let table = state.tables[number]?.table { return table }
             let table = TableFile(number: number, directory: self)
@@ -86,35 +91,43 @@ package final class TableDirectory: Sendable {
         try asEngineError { () throws(FileError) in try fileSystem.syncDirectory(path) }
     }
 
-    func retain(_ numbers: some Sequence<UInt64>) {
+    package func retain(_ numbers: some Sequence<UInt64>) {
         state.withLock { state in
             for number in numbers { state.owners[number, default: 0] += 1 }
         }
     }
 
-    func release(_ numbers: some Sequence<UInt64>) {
-        let dead = state.withLock { state -> [UInt64] in
+    package func release(_ numbers: some Sequence<UInt64>) {
+        let (dead, living) = state.withLock { state -> ([UInt64], [TableFile]) in
             var dead: [UInt64] = []
+            var living: [TableFile] = []
             for number in numbers {
                 let owners = state.owners[number] ?? 0
                 invariant(owners > 0, "table file \(number) was released more often than retained")
                 state.owners[number] = owners == 1 ? nil : owners - 1
-                if owners == 1, state.tables[number]?.table == nil {
+                guard owners == 1 else { continue }
+                if let table = state.tables[number]?.table {
+                    living.append(table)
+                } else {
                     state.tables[number] = nil
                     dead.append(number)
                 }
             }
-            return state.isClosed ? [] : dead
+            return (state.isClosed ? [] : dead, living)
         }
+        withExtendedLifetime(living) {}
         remove(dead)
     }
 
     fileprivate func letGo(of number: UInt64) {
-        let isDead = state.withLock { state -> Bool in
-            guard state.tables[number] != nil, state.tables[number]?.table == nil else { return false }
+        let (isDead, successor) = state.withLock { state -> (Bool, TableFile?) in
+            guard let entry = state.tables[number] else { return (false, nil) }
+            // The file was asked for again meanwhile.
+            if let successor = entry.table { return (false, successor) }
             state.tables[number] = nil
-            return state.owners[number] == nil && !state.isClosed
+            return (state.owners[number] == nil && !state.isClosed, nil)
         }
+        withExtendedLifetime(successor) {}
         if isDead { remove([number]) }
     }
 

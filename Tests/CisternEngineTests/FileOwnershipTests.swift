@@ -1,12 +1,90 @@
-// Table files that several threads take and leave.
+// Table files whose tree goes, or moves, while a job that made them ends; and files that several threads take and leave.
 
 import CisternFileSystem
 import CisternLSM
 import CisternPrimitives
 import CisternTestKit
+import Glibc
 import Testing
 
+private func tables(_ disk: MemoryFileSystem) -> [String] { disk.paths.filter { $0.hasSuffix(".sst") } }
+
 @Suite struct FileOwnershipTests {
+    /// Writes until a flush has begun, and runs some way into it.
+    private func startJobs(_ harness: EngineHarness, _ tree: Tree, steps: Int) throws {
+        for number in 0..<200 {
+            let batch = OwnedBatch([put(makeKey(UInt16(number % 128), "k"), String(repeating: "x", count: 400))])
+            while case .busy = try harness.write(tree, batch).outcome { harness.scheduler.step() }
+        }
+        #expect(tree.statistics.sealedMemtables > 0)
+        for _ in 0..<steps { harness.scheduler.step() }
+    }
+
+    @Test func aTreeThatGoesWhileItsJobsEndLeavesNoFile() throws {
+        for seed in UInt64(1)...60 {
+            let disk = MemoryFileSystem(seed: seed)
+            let harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: seed)
+            var tree: Tree? = try harness.create(wholeRange)
+            let id = try #require(tree).id
+            try startJobs(harness, try #require(tree), steps: Int(seed) % 30)
+            harness.engine.retireTree(id)
+            tree = nil
+            harness.scheduler.runUntilIdle()
+            #expect(tables(disk).isEmpty, "seed \(seed)")
+            harness.engine.close()
+        }
+    }
+
+    @Test func aTreeThatMovesWhileItIsRetiredLeavesNoFile() throws {
+        for seed in UInt64(1)...200 {
+            let disk = MemoryFileSystem(seed: seed)
+            let harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: seed)
+            let tree = try harness.create(wholeRange)
+            try startJobs(harness, tree, steps: Int(seed) % 50)
+            tree.handOver(to: harness.scheduler.makeExecutor()) { _ in }
+            harness.engine.retireTree(tree.id)
+            harness.scheduler.runUntilIdle()
+            #expect(tables(disk).isEmpty, "seed \(seed)")
+            harness.engine.close()
+        }
+    }
+
+    /// A commit that failed may be on disk, so its file stays until the manifest is known not to name it.
+    @Test func aTreeClosedWithAnEditInDoubtGivesUpItsFileWithTheNextEdit() throws {
+        let disk = MemoryFileSystem()
+        let harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: 3)
+        var tree = try harness.create(wholeRange)
+        let id = tree.id
+        try startJobs(harness, tree, steps: 0)
+        disk.inject(.init([.append, .create], error: ENOSPC) { $0.contains("MANIFEST") })
+        #expect(throws: EngineError.self) { try harness.close(tree) }
+        harness.scheduler.runUntilIdle()
+        #expect(!tables(disk).isEmpty)
+        disk.clearFaults()
+        tree = try harness.open(id)
+        #expect(tree.lastSequence == 200)
+        #expect(try harness.scan(tree).count == 128)
+        harness.scheduler.runUntilIdle()
+        #expect(tables(disk).count == tree.statistics.levels.reduce(0) { $0 + $1.files })
+        try harness.retire(id)
+        harness.scheduler.runUntilIdle()
+        #expect(tables(disk).isEmpty)
+        harness.engine.close()
+    }
+
+    @Test func aTreeClosedWithAnEditInDoubtAndRetiredLeavesNoFile() throws {
+        let disk = MemoryFileSystem()
+        let harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: 3)
+        let tree = try harness.create(wholeRange)
+        try startJobs(harness, tree, steps: 0)
+        disk.inject(.init([.append, .create], error: ENOSPC) { $0.contains("MANIFEST") })
+        #expect(throws: EngineError.self) { try harness.close(tree) }
+        try harness.retire(tree.id)
+        harness.scheduler.runUntilIdle()
+        #expect(tables(disk).isEmpty)
+        harness.engine.close()
+    }
+
     /// The last reference may go while another thread looks whether the file is still used.
     @Test func aFileMayBeLeftByOneThreadWhileAnotherLetsGoOfIt() throws {
         let lane = SteppedScheduler(seed: 1).makeLane()

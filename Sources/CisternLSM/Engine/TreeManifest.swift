@@ -7,7 +7,7 @@ internal import CisternFileSystem
 internal import CisternPrimitives
 internal import Synchronization
 
-/// `@unchecked Sendable`: `writer`, `state` and `isRetired` belong to the metadata lane.
+/// `@unchecked Sendable`: `writer`, `state`, `isRetired` and `givenUp` belong to the metadata lane.
 final class TreeManifest: @unchecked Sendable {
     let id: TreeID
     private let directory: String
@@ -16,6 +16,8 @@ final class TreeManifest: @unchecked Sendable {
     private let writer: ManifestWriter
     private var state: TreeState
     private var isRetired = false
+    /// Files of edits that failed and will not be tried again.
+    private var givenUp: [UInt64] = []
     /// The durable state, for whoever lists trees.
     private let published: Mutex<TreeState>
 
@@ -53,6 +55,7 @@ final class TreeManifest: @unchecked Sendable {
         invariant(problem == nil, "a committed edit does not fit: \(problem ?? "")")
         tables.retain(edit.added.map(\.file.number))
         tables.release(edit.removed.map(\.file.number))
+        releaseGivenUp()
         let state = self.state
         published.withLock { $0 = state }
     }
@@ -64,6 +67,19 @@ final class TreeManifest: @unchecked Sendable {
         try TreeManifest.removeDirectory(directory, fileSystem: fileSystem)
         isRetired = true
         tables.release(state.files.map(\.number))
+        releaseGivenUp()
+    }
+
+    /// Takes over files of an edit that failed and will not be committed again. They go when that edit cannot be found after
+    /// a crash: with the next edit that succeeds, because it begins a new manifest, or with the tree.
+    func giveUp(_ numbers: [UInt64]) {
+        givenUp += numbers
+        if isRetired { releaseGivenUp() }
+    }
+
+    private func releaseGivenUp() {
+        tables.release(givenUp)
+        givenUp = []
     }
 
     private var parentDirectory: String { String(directory[..<(directory.lastIndex(of: "/") ?? directory.endIndex)]) }

@@ -79,8 +79,6 @@ package final class Tree: @unchecked Sendable {
     var failures = TreeFailures()
     var snapshots: [PendingSnapshot] = []
     var lifecycle = Lifecycle.open
-    /// The tree's manifest is gone: what jobs still wrote belongs to nobody.
-    var isRetired = false
     var closing: [@Sendable (Result<Void, EngineError>) -> Void] = []
     var counters = TreeCounters()
     /// Edits on their way to the manifest; a tree is not let go before they are answered.
@@ -294,13 +292,11 @@ package final class Tree: @unchecked Sendable {
     func commit(
         _ edit: VersionEdit, then completion: @escaping @Sendable (Tree, Result<Void, EngineError>) -> Void
     ) {
-        let manifest = self.manifest
-        let mailbox = self.mailbox
         commitsUnderWay += 1
-        engine.lanes.metadata.submit {
+        engine.lanes.metadata.submit { [self] in
             let result: Result<Void, EngineError>
             do throws(EngineError) { result = .success(try manifest.commit(edit)) } catch { result = .failure(error) }
-            mailbox.post { tree in
+            mailbox.post(to: self) { tree in
                 tree.commitsUnderWay -= 1
                 completion(tree, result)
                 tree.continueClosing()

@@ -37,14 +37,13 @@ extension Tree {
         let clock = self.clock
         let isBottommost = version.fileCount == 0
         let output = output(targetFileBytes: .max, flushCancellation)
-        let mailbox = self.mailbox
-        engine.lanes.flush.submit {
+        engine.lanes.flush.submit { [self] in
             do throws(EngineError) {
                 let file = try FlushJob.run(
                     oldest.memtable, clock: clock, isBottommost: isBottommost, output: output)
-                mailbox.post { $0.flushWritten(file, of: oldest) }
+                mailbox.post(to: self) { $0.flushWritten(file, of: oldest) }
             } catch {
-                mailbox.post { $0.flushFailed(error) }
+                mailbox.post(to: self) { $0.flushFailed(error) }
             }
         }
     }
@@ -63,7 +62,7 @@ extension Tree {
             case .success: tree.flushCommitted(outcome)
             case .failure(let error):
                 tree.unfinishedFlush = outcome
-                tree.releaseUnfinished()
+                if tree.lifecycle == .closed { tree.giveUpUnfinished() }
                 tree.flushFailed(error)
             }
         }
@@ -72,6 +71,11 @@ extension Tree {
     private func flushCommitted(_ outcome: FlushOutcome) {
         isFlushing = false
         unfinishedFlush = nil
+        if lifecycle == .closed {
+            // Retired while the answer was on its way: the manifest had the file, and memory is let go of already.
+            if let file = outcome.written { engine.tables.release([file.number]) }
+            return
+        }
         failures.flush = nil
         install(outcome.edit)
         // The manifest owns the file by now, and the version has it open.
@@ -90,13 +94,15 @@ extension Tree {
         continueClosing()
     }
 
-    /// Gives up what no manifest will ever refer to.
-    func releaseUnfinished() {
-        guard isRetired else { return }
-        if let file = unfinishedFlush?.written { engine.tables.release([file.number]) }
-        engine.tables.release(unfinishedCompaction?.written ?? [])
+    /// Leaves the files of edits that will not be committed again to the manifest, which knows when the failed attempt cannot
+    /// be on disk any more.
+    func giveUpUnfinished() {
+        var numbers = unfinishedCompaction?.written ?? []
+        if let file = unfinishedFlush?.written { numbers.append(file.number) }
         unfinishedFlush = nil
         unfinishedCompaction = nil
+        guard !numbers.isEmpty else { return }
+        engine.lanes.metadata.submit { [manifest, numbers] in manifest.giveUp(numbers) }
     }
 
     private func flushFailed(_ error: EngineError) {
@@ -142,11 +148,10 @@ extension Tree {
         let tables = plan.inputs.map { engine.tables.table($0.file.number) }
         let clock = self.clock
         let output = output(targetFileBytes: options.compaction.targetFileBytes, cancellation)
-        let mailbox = self.mailbox
-        engine.lanes.compaction.submit {
+        engine.lanes.compaction.submit { [self] in
             do throws(EngineError) {
                 let files = try CompactionJob.run(plan, tables: tables, clock: clock, output: output)
-                mailbox.post { tree in
+                mailbox.post(to: self) { tree in
                     var edit = removal
                     edit.added = files.map { VersionEdit.Addition(level: plan.outputLevel, file: $0) }
                     tree.counters.compactedBytes += plan.inputs.reduce(0) { $0 + $1.file.windowedBytes }
@@ -154,7 +159,7 @@ extension Tree {
                     tree.commitCompaction(edit, written: files.map(\.number))
                 }
             } catch {
-                mailbox.post { $0.compactionFailed(error) }
+                mailbox.post(to: self) { $0.compactionFailed(error) }
             }
         }
     }
@@ -166,14 +171,15 @@ extension Tree {
             case .success:
                 tree.isCompacting = false
                 tree.unfinishedCompaction = nil
+                tree.engine.tables.release(written)
+                if tree.lifecycle == .closed { return }
                 tree.failures.compaction = nil
                 tree.install(edit)
-                tree.engine.tables.release(written)
                 tree.counters.compactions += 1
                 tree.startCompaction()
             case .failure(let error):
                 tree.unfinishedCompaction = UnfinishedCompaction(edit: edit, written: written)
-                tree.releaseUnfinished()
+                if tree.lifecycle == .closed { tree.giveUpUnfinished() }
                 tree.compactionFailed(error)
             }
             tree.continueClosing()

@@ -35,6 +35,7 @@ extension Tree {
             isFlushed ? .success(()) : .failure(failures.flush ?? .closed(tree: name))
         failWaiting(.closed(tree: name))
         failSnapshots(.closed(tree: name))
+        giveUpUnfinished()
         letGo()
         finishClosing(result)
     }
@@ -42,9 +43,8 @@ extension Tree {
     private func finishClosing(_ result: Result<Void, EngineError>) {
         let completions = closing
         closing = []
-        let mailbox = self.mailbox
-        let done: @Sendable () -> Void = {
-            mailbox.post { tree in
+        let done: @Sendable () -> Void = { [self] in
+            mailbox.post(to: self) { tree in
                 tree.engine.closed(tree)
                 for completion in completions { completion(result) }
             }
@@ -62,8 +62,6 @@ extension Tree {
 
     /// The tree was replaced or removed: everything under way fails, nothing is written any more.
     func retire() {
-        isRetired = true
-        releaseUnfinished()
         guard lifecycle != .closed else { return }
         lifecycle = .closed
         cancellation.cancel()
@@ -71,6 +69,7 @@ extension Tree {
         let gone = EngineError.closed(tree: name)
         failWaiting(gone)
         failSnapshots(gone)
+        giveUpUnfinished()
         let completions = closing
         closing = []
         for completion in completions { completion(.failure(gone)) }

@@ -23,6 +23,12 @@ final class TreeMailbox: Sendable {
 
     func moveTo(_ executor: any TreeExecutor) { state.withLock { $0.executor = executor } }
 
+    /// Runs the end of a job on the owner. The tree is kept until then: what the job made is the tree's to publish or to give
+    /// up, even when everybody else has let go of it.
+    func post(to tree: Tree, _ work: @escaping @Sendable (Tree) -> Void) {
+        post { _ in work(tree) }
+    }
+
     /// Runs `work` on the owner; drops it when the tree is gone.
     func post(_ work: @escaping @Sendable (Tree) -> Void) {
         let executor = state.withLock { $0.executor }

@@ -55,21 +55,19 @@ extension Tree {
     }
 
     private func record(_ snapshot: PendingSnapshot) {
-        let engine = self.engine
-        let mailbox = self.mailbox
         // Held until the record owns its files: a compaction may drop them from the tree meanwhile.
         let version = self.version
         let record = SnapshotRecord(
             handle: "", identity: identity, tree: id, checkpoint: snapshot.checkpoint, progress: snapshot.progress,
             createdMilliseconds: engine.time.wallMilliseconds, levels: state.levels)
-        engine.lanes.metadata.submit {
+        engine.lanes.metadata.submit { [self] in
             let result: Result<SnapshotInfo, EngineError>
             do throws(EngineError) {
                 result = .success(try engine.record(record, epoch: snapshot.epoch, version: version))
             } catch {
                 result = .failure(error)
             }
-            mailbox.post { $0.recorded(snapshot, result) }
+            mailbox.post(to: self) { $0.recorded(snapshot, result) }
         }
     }
 

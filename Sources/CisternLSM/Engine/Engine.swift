@@ -170,7 +170,7 @@ package final class Engine: Sendable {
             let durable = manifest.durableState
             let replay = LogReplay(
                 directory: DataDirectory.tree(options.directory, id), tree: id, state: durable,
-                memtableBytes: options.memtableBytes, fileSystem: fileSystem)
+                memtableBytes: options.memtableBytes, logBytes: options.logSegmentBytesLimit, fileSystem: fileSystem)
             do throws(EngineError) {
                 let recovered = try replay.run()
                 deliver(manifest, durable, recovered, asked: asked, executor: executor, completion: completion)

@@ -14,6 +14,9 @@ package struct EngineOptions: Sendable {
     package var log = LogMode.synced
     /// Log bytes of a tree that may wait to be written before writes are answered busy.
     package var queuedLogBytesMax = 64 << 20
+    /// A tree's memtable is also sealed when the log of what it took is this long: values replaced in place never fill a
+    /// memtable. nil: twice the memtable, within `logSegmentBytesRange`.
+    package var logSegmentBytes: Int?
     package var table = TableOptions()
     package var compaction = CompactionOptions()
     /// A failed tree tries to become writable after the first delay, then after twice as long, up to the last.
@@ -33,6 +36,7 @@ package struct EngineOptions: Sendable {
         try check("sealedMemtablesMax", sealedMemtablesMax, 1...64)
         try check("blockCacheBytes", blockCacheBytes, 0...Int.max)
         try check("queuedLogBytesMax", queuedLogBytesMax, 1...Int.max)
+        try check("logSegmentBytes", logSegmentBytesLimit, 1...EngineOptions.logSegmentBytesRange.upperBound)
         try check("levelZeroTrigger", compaction.levelZeroTrigger, 1...1000)
         try check("levelZeroStop", compaction.levelZeroStop, (compaction.levelZeroTrigger + 1)...10_000)
         try check("levelOneBytes", Int(clamping: compaction.levelOneBytes), 1...Int.max)
@@ -48,6 +52,15 @@ package struct EngineOptions: Sendable {
     }
 
     package static let memtableBytesRange = 4096...(1 << 31)
+    /// The lower bound keeps small memtables from being sealed early, the upper one keeps a segment far below
+    /// `LogFormat.segmentBytesMax`, whatever the last batch adds.
+    package static let logSegmentBytesRange = (64 << 20)...(1 << 30)
+
+    var logSegmentBytesLimit: Int {
+        if let logSegmentBytes { return logSegmentBytes }
+        let range = EngineOptions.logSegmentBytesRange
+        return min(max(2 * memtableBytes, range.lowerBound), range.upperBound)
+    }
 
     private func check(_ name: String, _ value: Int, _ range: ClosedRange<Int>) throws(EngineError) {
         guard range.contains(value) else { throw .unsupported(detail: "\(name) \(value) is outside \(range)") }

@@ -26,7 +26,8 @@ package enum LogFormat {
 
     /// A record is at most one batch, and the wire bounds a batch; the engine's own callers may come near this.
     package static let recordBytesMax = 64 << 20
-    /// A segment holds what one memtable took; recovery reads it whole.
+    /// A segment holds what one memtable took, which `EngineOptions.logSegmentBytesRange` keeps far below this; recovery
+    /// reads it whole.
     package static let segmentBytesMax = 2 << 30
 
     package static func encodeHeader(_ header: LogSegmentHeader) -> [UInt8] {

@@ -68,9 +68,9 @@ final class TreeLog: @unchecked Sendable {
     /// Bytes that wait to be written.
     var queuedBytes: Int { queue.withLock { $0.bytes } }
 
-    /// Queues a record and returns its ticket. Called by the owner.
-    func append(_ record: LogRecord, segment: UInt64) -> UInt64 {
-        let (ticket, mustSchedule) = queue.withLock { queue in
+    /// Queues a record and returns its ticket and its size in the log. Called by the owner.
+    func append(_ record: LogRecord, segment: UInt64) -> (ticket: UInt64, bytes: Int) {
+        let (ticket, bytes, mustSchedule) = queue.withLock { queue in
             if queue.chunks.last?.segment != segment {
                 var records = queue.spare ?? ByteWriter()
                 queue.spare = nil
@@ -80,15 +80,16 @@ final class TreeLog: @unchecked Sendable {
             let last = queue.chunks.count - 1
             let before = queue.chunks[last].records.count
             LogFormat.encodeRecord(record, segment: segment, into: &queue.chunks[last].records)
-            queue.bytes += queue.chunks[last].records.count - before
+            let bytes = queue.chunks[last].records.count - before
+            queue.bytes += bytes
             queue.lastTicket += 1
             queue.chunks[last].lastTicket = queue.lastTicket
             let mustSchedule = !queue.isScheduled
             queue.isScheduled = true
-            return (queue.lastTicket, mustSchedule)
+            return (queue.lastTicket, bytes, mustSchedule)
         }
         if mustSchedule { lane.submit { [self] in drain() } }
-        return ticket
+        return (ticket, bytes)
     }
 
     /// Begins a new segment after a failure. Everything queued before is dropped: its writers were told.

@@ -23,6 +23,8 @@ struct RecoveredLog: Sendable {
     /// The last segment with records, and its size; number 0 when there is none.
     var lastSegment: UInt64 = 0
     var lastBytes: UInt64 = 0
+    /// Segments that are in no sealed memtable, all together.
+    var unsealedBytes = 0
     /// The number the next segment gets.
     var nextSegment: UInt64
     var records = 0
@@ -33,25 +35,22 @@ struct LogReplay {
     let tree: TreeID
     let state: TreeState
     let memtableBytes: Int
+    /// A memtable is sealed when the segments it came from are this long.
+    let logBytes: Int
     let fileSystem: any FileSystem
 
     func run() throws(EngineError) -> RecoveredLog {
         var recovered = RecoveredLog(
             active: Memtable(budgetBytes: memtableBytes), progress: state.flushed, nextSegment: state.firstSegment)
         let segments = try neededSegments()
-        var contents: [[UInt8]] = []
-        for segment in segments {
-            contents.append(
-                try asEngineError { () throws(FileError) in
-                    try fileSystem.readAll(path(segment), limit: LogFormat.segmentBytesMax)
-                })
-        }
         for (index, segment) in segments.enumerated() {
-            let durable = index + 1 < segments.count ? durableBytes(of: segment, from: contents[index + 1]) : 0
-            try replay(segment, contents[index], durableBytes: durable, into: &recovered)
-            contents[index] = []
+            let durable = index + 1 < segments.count ? try durableBytes(of: segment, from: segments[index + 1]) : 0
+            // One segment in memory at a time: its bytes go when its records are in the memtable.
+            let contents = try SegmentContents(path(segment), fileSystem: fileSystem, limit: LogFormat.segmentBytesMax)
+            try replay(segment, contents, durableBytes: durable, into: &recovered)
             recovered.nextSegment = segment + 1
-            if recovered.active.isFull { seal(&recovered) }
+            recovered.unsealedBytes += unsafe contents.bytes.count
+            if recovered.active.isFull || recovered.unsealedBytes >= logBytes { seal(&recovered) }
         }
         if let last = segments.last { try settle(last, recovered) }
         return recovered
@@ -75,24 +74,22 @@ struct LogReplay {
         return needed.sorted()
     }
 
-    private func durableBytes(of segment: UInt64, from next: [UInt8]) -> UInt64 {
-        unsafe next.withUnsafeBytes { bytes in
-            guard case .header(let header) = unsafe LogFormat.decodeHeader(bytes), header.previousSegment == segment
-            else {
-                return 0
-            }
-            return header.previousBytes
-        }
+    /// What the header of the segment behind it says about a segment.
+    private func durableBytes(of segment: UInt64, from next: UInt64) throws(EngineError) -> UInt64 {
+        let start = try SegmentContents(path(next), fileSystem: fileSystem, firstBytes: LogFormat.headerBytes)
+        guard let header = start.header, header.previousSegment == segment else { return 0 }
+        return header.previousBytes
     }
 
     private func replay(
-        _ segment: UInt64, _ bytes: [UInt8], durableBytes: UInt64, into recovered: inout RecoveredLog
+        _ segment: UInt64, _ contents: SegmentContents, durableBytes: UInt64, into recovered: inout RecoveredLog
     ) throws(EngineError) {
         let reader = LogSegmentReader(path: path(segment), tree: tree.number, segment: segment)
-        try checkPredecessor(of: segment, bytes, recovered)
+        try checkPredecessor(of: segment, contents.header, recovered)
         var progress = recovered.progress
         let memtable = recovered.active
-        let end = try reader.read(bytes, durableBytes: durableBytes) { record, offset throws(EngineError) in
+        let end = unsafe try reader.read(contents.bytes, durableBytes: durableBytes) {
+            record, offset throws(EngineError) in
             try advance(&progress, with: record, path: reader.path, offset: offset)
             for index in 0..<record.columns.count { memtable.apply(record.columns[index]) }
         }
@@ -104,11 +101,9 @@ struct LogReplay {
         }
     }
 
-    private func checkPredecessor(of segment: UInt64, _ bytes: [UInt8], _ recovered: RecoveredLog) throws(EngineError) {
-        let header = unsafe bytes.withUnsafeBytes { bytes -> LogSegmentHeader? in
-            if case .header(let header) = unsafe LogFormat.decodeHeader(bytes) { return header }
-            return nil
-        }
+    private func checkPredecessor(
+        of segment: UInt64, _ header: LogSegmentHeader?, _ recovered: RecoveredLog
+    ) throws(EngineError) {
         guard let header, header.previousSegment >= state.firstSegment else { return }
         if header.previousSegment != recovered.lastSegment {
             throw corruption(
@@ -144,6 +139,7 @@ struct LogReplay {
             SealedMemtable(
                 memtable: recovered.active, progress: recovered.progress, nextSegment: recovered.nextSegment))
         recovered.active = Memtable(budgetBytes: memtableBytes)
+        recovered.unsealedBytes = 0
     }
 
     /// Cuts the torn tail and makes what was replayed durable, so that the next segment can vouch for it.
@@ -154,6 +150,53 @@ struct LogReplay {
             } else {
                 try fileSystem.remove(path(last))
             }
+        }
+    }
+}
+
+/// A segment's bytes, or its first ones, read straight into memory that goes with this object.
+@safe private final class SegmentContents {
+    let bytes: UnsafeRawBufferPointer
+
+    init(_ path: String, fileSystem: any FileSystem, limit: Int) throws(EngineError) {
+        unsafe bytes = try SegmentContents.read(path, fileSystem) { size throws(FileError) in
+            guard size <= UInt64(limit) else {
+                throw FileError(operation: "read", path: path, reason: .tooLarge(limit: limit))
+            }
+            return Int(size)
+        }
+    }
+
+    /// Fewer when the file is shorter.
+    init(_ path: String, fileSystem: any FileSystem, firstBytes: Int) throws(EngineError) {
+        unsafe bytes = try SegmentContents.read(path, fileSystem) { size throws(FileError) in
+            Int(min(size, UInt64(firstBytes)))
+        }
+    }
+
+    deinit { unsafe bytes.deallocate() }
+
+    /// nil when it was not written whole, or is of another version.
+    var header: LogSegmentHeader? {
+        if case .header(let header) = unsafe LogFormat.decodeHeader(bytes) { return header }
+        return nil
+    }
+
+    private static func read(
+        _ path: String, _ fileSystem: any FileSystem, count: (UInt64) throws(FileError) -> Int
+    ) throws(EngineError) -> UnsafeRawBufferPointer {
+        do throws(FileError) {
+            let file = try fileSystem.openRead(path)
+            let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: try count(file.size), alignment: 16)
+            do throws(FileError) {
+                unsafe try file.read(at: 0, into: buffer)
+            } catch {
+                unsafe buffer.deallocate()
+                throw error
+            }
+            return UnsafeRawBufferPointer(buffer)
+        } catch {
+            throw .file(error)
         }
     }
 }

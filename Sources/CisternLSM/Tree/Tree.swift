@@ -58,6 +58,8 @@ package final class Tree: @unchecked Sendable {
     var version: Version
     /// Log segment of the active memtable.
     var segment: UInt64
+    /// Log of what the active memtable took, in this process and before.
+    var unsealedLogBytes: Int
 
     // Acknowledgements that wait for the log, in order.
     struct Waiting {
@@ -110,6 +112,7 @@ package final class Tree: @unchecked Sendable {
         active = recovered.active
         sealed = recovered.sealed
         segment = recovered.nextSegment
+        unsealedLogBytes = recovered.unsealedBytes
         counters.recoveredBatches = recovered.records
         let mailbox = TreeMailbox(executor: executor)
         self.mailbox = mailbox
@@ -160,13 +163,15 @@ package final class Tree: @unchecked Sendable {
         counters.entries += UInt64(batch.count)
         if let log {
             let record = LogRecord(epoch: epoch, sequence: sequence, watermark: watermark, columns: batch)
-            lastTicket = log.append(record, segment: segment)
+            let recordBytes: Int
+            (lastTicket, recordBytes) = log.append(record, segment: segment)
+            unsealedLogBytes += recordBytes
             waiting.append(Waiting(ticket: lastTicket, epoch: epoch, sequence: sequence, durable: durable))
         } else {
             durableSequence = sequence
             durable(.success(()))
         }
-        if active.isFull {
+        if active.isFull || unsealedLogBytes >= options.logSegmentBytesLimit {
             seal()
             startFlush()
         }
@@ -189,11 +194,13 @@ package final class Tree: @unchecked Sendable {
 
     private func busyReason() -> BusyReason? {
         if version.levels[0].count >= options.compaction.levelZeroStop { return .compactionBehind }
-        if sealed.count >= options.sealedMemtablesMax && active.byteCount * 2 >= options.memtableBytes {
-            return .flushBehind
-        }
+        if sealed.count >= options.sealedMemtablesMax && isActiveHalfFull { return .flushBehind }
         if let log, log.queuedBytes >= options.queuedLogBytesMax { return .logBehind }
         return nil
+    }
+
+    private var isActiveHalfFull: Bool {
+        active.byteCount * 2 >= options.memtableBytes || unsealedLogBytes * 2 >= options.logSegmentBytesLimit
     }
 
     private func check(_ batch: EntryColumns) throws(EngineError) {
@@ -275,6 +282,7 @@ package final class Tree: @unchecked Sendable {
         sealed.append(SealedMemtable(memtable: active, progress: progress, nextSegment: segment + 1))
         active = Memtable(budgetBytes: options.memtableBytes)
         segment += 1
+        unsealedLogBytes = 0
     }
 
     /// True when a seal now would cover writes that no table file and no sealed memtable covers.

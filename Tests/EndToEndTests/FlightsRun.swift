@@ -3,7 +3,7 @@
 import FlightsExample
 import Foundation
 
-struct FlightsRun {
+struct FlightsRun: Sendable {
     /// The whole file in a release build; a slice in a debug build, where it would take minutes.
     static var flights: Int {
         #if DEBUG
@@ -30,13 +30,9 @@ struct FlightsRun {
     /// Rows of each table, cells joined by tabs, sorted.
     let tables: [String: [String]]
 
-    /// Runs the job on the first `flights` and reads its JSON. Waits on a thread of its own.
+    /// Runs the job on the first `flights` and reads its JSON.
     static func run(_ arguments: [String], flights: Int = flights) async throws -> FlightsRun {
-        try await withCheckedThrowingContinuation { continuation in
-            Thread.detachNewThread {
-                continuation.resume(with: Result { try FlightsRun(arguments, flights: flights) })
-            }
-        }
+        try await onOwnThread { try FlightsRun(arguments, flights: flights) }
     }
 
     private init(_ arguments: [String], flights: Int) throws {

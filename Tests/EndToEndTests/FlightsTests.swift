@@ -37,7 +37,7 @@ import Testing
     ]
 
     @Test(arguments: scenarios) func theTablesEqualTheTruth(scenario: Scenario) async throws {
-        let truth = try FlightsTruth.result.get()
+        let truth = try await FlightsTruth.shared.value
         let run = try await FlightsRun.run(scenario.arguments)
         try #require(run.status == 0, "\(run.output)")
 
@@ -87,14 +87,14 @@ import Testing
         (["--input", "/nonexistent.zst"], "cannot read the flights from /nonexistent.zst"),
         (["--input", "Package.swift"], "Package.swift is damaged"),
     ])
-    func aRunThatCannotWorkSaysWhyAndFails(arguments: [String], message: String) throws {
-        let (status, output) = try Program.run(["example", "flights"] + arguments)
+    func aRunThatCannotWorkSaysWhyAndFails(arguments: [String], message: String) async throws {
+        let (status, output) = try await onOwnThread { try Program.run(["example", "flights"] + arguments) }
         #expect(status != 0)
         #expect(output.contains(message), "\(output)")
     }
 
-    @Test func aWorkerStartedByHandSaysWhoStartsIt() throws {
-        let (status, output) = try Program.run(["example", "flights-worker"])
+    @Test func aWorkerStartedByHandSaysWhoStartsIt() async throws {
+        let (status, output) = try await onOwnThread { try Program.run(["example", "flights-worker"]) }
         #expect(status != 0)
         #expect(output.contains("started by cistern example flights"), "\(output)")
     }

@@ -68,6 +68,18 @@ import Testing
     await harness.server.shutdown()
 }
 
+@Test func aMultiGetCollectsNoMoreThanAnAnswerHolds() async throws {
+    let harness = try await ServerHarness.start()
+    let tree = try await harness.connect().attach()
+    try await tree.write(1, [TestEntry(key: testKey(0, 1), value: [UInt8](repeating: 65, count: 1 << 20))])
+    let error = await refusal { _ = try await tree.get([[UInt8]](repeating: testKey(0, 1), count: 60)) }
+    #expect(error?.errorCode == .limitExceeded)
+    // It stopped there: what a request names must not decide how much memory the server takes.
+    #expect(error?.summary.contains("the first 17 values") == true, "\(error as Any)")
+    #expect(try await tree.get([testKey(0, 1), testKey(0, 2)]).map { $0?.utf8.count } == [1 << 20, nil])
+    await harness.server.shutdown()
+}
+
 @Test func aRepeatedBatchIsAcknowledgedOnceAppliedAndAGapIsRefused() async throws {
     let harness = try await ServerHarness.start()
     let tree = try await harness.connect().attach()

@@ -83,7 +83,10 @@ extension ServerSession {
         let clock = clock(tree, watermark: message.watermark)
         let scratch = scratch
         scratch.values.reset()
+        let room = bodyBytesMax
         for index in 0..<message.keys.count {
+            // Looked at before each key: the buffer stays within one answer and one value, whatever is asked for.
+            guard scratch.values.encodedSize <= room else { return refuse(header, tooLarge(header, tree, room)) }
             let key = unsafe message.keys[index]
             guard unsafe tree.owns(key) else { return refuse(header, foreignKey(header, tree, entry: index)) }
             do throws(EngineError) {
@@ -98,14 +101,7 @@ extension ServerSession {
                 return refuse(header, Refusal(error, attempt: "multi-get of \(tree.name)"))
             }
         }
-        guard scratch.values.encodedSize <= bodyBytesMax else {
-            return refuse(
-                header,
-                Refusal(
-                    .limitExceeded,
-                    "multi-get of \(tree.name): the \(message.keys.count) values have \(scratch.values.contentBytes) bytes, the "
-                        + "client takes frames of \(bodyBytesMax): ask for fewer keys at once"))
-        }
+        guard scratch.values.encodedSize <= room else { return refuse(header, tooLarge(header, tree, room)) }
         unsafe connection?.reply(to: header, size: scratch.values.encodedSize) {
             unsafe scratch.values.encode(into: $0)
         }
@@ -190,6 +186,15 @@ extension ServerSession {
     /// Read once a frame: all its keys are judged at the same time.
     func clock(_ tree: SessionTree, watermark: UInt64) -> ExpiryClock {
         ExpiryClock(processing: core.time.wallMilliseconds, event: max(tree.tree.watermark, watermark))
+    }
+
+    @inline(never)
+    private func tooLarge(_ header: FrameHeader, _ tree: SessionTree, _ room: Int) -> Refusal {
+        Refusal(
+            .limitExceeded,
+            "\(name(of: header)) of \(tree.name): the first \(scratch.values.count) values have "
+                + "\(scratch.values.contentBytes) bytes, the client takes answers of \(room): ask for fewer keys at once"
+        )
     }
 
     @inline(never)

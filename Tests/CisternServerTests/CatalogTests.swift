@@ -134,3 +134,27 @@ func aFailedWriteLeavesTheCatalogAsItWas(operation: MemoryFileSystem.Operation) 
         _ = try Catalog(directory: "/d", fileSystem: files, newServerID: serverID)
     }
 }
+
+@Test func aCatalogNeverGrowsBeyondWhatAStartReads() throws {
+    let files = try catalogFiles()
+    let catalog = try Catalog(directory: "/d", fileSystem: files, newServerID: serverID, fileBytesMax: 4_000)
+    try catalog.change { state throws(CatalogRefusal) in
+        _ = try state.ensureStore("orders", keyGroupCount: 8)
+        _ = try state.register(store: "orders", state: "counts", kind: .value, ttlMilliseconds: 0)
+    }
+    var added = 0
+    let error = #expect(throws: CatalogError.self) {
+        for index in 0..<100 {
+            try catalog.change { state throws(CatalogRefusal) in
+                _ = try state.addDictionary(
+                    store: "orders", stateID: 1, bytes: [UInt8](repeating: UInt8(index), count: 1_000))
+            }
+            added += 1
+        }
+    }
+    guard case .refused(.limit) = error else { return #expect(Bool(false), "\(error as Any)") }
+    #expect(added == 3)
+    let again = try Catalog(directory: "/d", fileSystem: files, newServerID: serverID, fileBytesMax: 4_000)
+    #expect(again.current == catalog.current)
+    #expect(again.store(named: "orders")?.dictionaries.count == 3)
+}

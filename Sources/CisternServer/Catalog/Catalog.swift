@@ -18,28 +18,33 @@ package final class Catalog: Sendable {
 
     private let directory: String
     private let fileSystem: any FileSystem
+    private let fileBytesMax: Int
     /// Replaced as a whole after the file is durable.
     private let state: Mutex<CatalogState>
 
     /// Reads the catalog, or makes one with the identity `newServerID` in a directory that has none.
     package init(
-        directory: String, fileSystem: any FileSystem, newServerID: @autoclosure () -> [UInt8]
+        directory: String, fileSystem: any FileSystem, newServerID: @autoclosure () -> [UInt8],
+        fileBytesMax: Int = CatalogLimits.fileBytesMax
     ) throws(CatalogError) {
         self.directory = directory
         self.fileSystem = fileSystem
+        self.fileBytesMax = fileBytesMax
         let path = directory + "/" + Catalog.fileName
         guard fileSystem.exists(path) else {
             state = Mutex(CatalogState(serverID: newServerID()))
             try store(current)
             return
         }
-        state = Mutex(try Catalog.read(path, fileSystem))
+        state = Mutex(try Catalog.read(path, fileSystem, bytesMax: fileBytesMax))
     }
 
-    private static func read(_ path: String, _ fileSystem: any FileSystem) throws(CatalogError) -> CatalogState {
+    private static func read(
+        _ path: String, _ fileSystem: any FileSystem, bytesMax: Int
+    ) throws(CatalogError) -> CatalogState {
         let bytes: [UInt8]
         do throws(FileError) {
-            bytes = try fileSystem.readAll(path, limit: CatalogLimits.fileBytesMax)
+            bytes = try fileSystem.readAll(path, limit: bytesMax)
         } catch {
             throw .file(error)
         }
@@ -91,9 +96,13 @@ package final class Catalog: Sendable {
     }
 
     private func store(_ next: CatalogState) throws(CatalogError) {
+        let bytes = CatalogFormat.encode(next)
+        // A file that the next start refuses unread must not come to be.
+        guard bytes.count <= fileBytesMax else {
+            throw .refused(.limit(what: "a catalog of \(bytes.count) bytes", max: fileBytesMax))
+        }
         do throws(FileError) {
-            try AtomicFile.write(
-                CatalogFormat.encode(next), to: Catalog.fileName, in: directory, fileSystem: fileSystem)
+            try AtomicFile.write(bytes, to: Catalog.fileName, in: directory, fileSystem: fileSystem)
         } catch {
             throw .file(error)
         }

@@ -25,7 +25,8 @@ public final class KeyedStateSession {
     var remoteStates: [RemoteState] = []
     var remoteDictionaries: [(id: UInt32, state: UInt16)] = []
     var timerStateIDs: Set<UInt16> = []
-    var timerQueues: [String: TimerQueue] = [:]
+    /// By name; whoever holds a queue holds the session, not the other way round.
+    var timers: [String: TimerHeap] = [:]
     var sequenceAtAttach: UInt64 = 0
     /// The attach made an empty tree, so nothing has to be looked for in it.
     var startedEmpty = false

@@ -163,12 +163,13 @@ extension KeyedStateSession {
 
     /// Timers of this session's key groups, loaded from the server if there are any.
     public func timerQueue(_ name: String) async throws(ClientError) -> TimerQueue {
-        if let queue = timerQueues[name] { return queue }
         let known = remoteStates.contains { $0.name == name }
         let record = try await register(name, kind: .timers, StateOptions())
-        let queue = TimerQueue(self, record)
+        if let heap = timers[name] { return TimerQueue(self, record, heap) }
+        let heap = TimerHeap()
+        let queue = TimerQueue(self, record, heap)
         if known, !startedEmpty { try await queue.load() }
-        timerQueues[name] = queue
+        timers[name] = heap
         return queue
     }
 }

@@ -1,4 +1,4 @@
-// Timers of a session: in memory as a heap, in the tree as one entry each, so that they are part of every snapshot. The
+// Timers of a session: in memory as a heap (`TimerHeap`), in the tree as one entry each, so that they are part of every snapshot. The
 // order is kept in memory only; the server is read once, when the queue is made.
 
 internal import CisternPrimitives
@@ -15,58 +15,43 @@ public struct FiredTimer: Hashable, Sendable {
 ///
 /// A registration (time, key, namespace) exists once however often it is made, and fires once.
 public final class TimerQueue {
-    private struct Timer {
-        var time: Int64
-        var storeKey: [UInt8]
-
-        /// By time; equal times by key group and key, so that a restored worker fires in the same order.
-        func fires(before other: Timer) -> Bool {
-            time != other.time ? time < other.time : storeKey.lexicographicallyPrecedes(other.storeKey)
-        }
-    }
-
     private static let loadPageSize = 8192
 
     private let session: KeyedStateSession
     private let record: StateRecord
-    /// Binary heap, earliest first. Deleted timers stay until they come up or outnumber the others.
-    private var heap: [Timer] = []
-    private var live: Set<[UInt8]> = []
+    /// The session's: every queue of a name shares them.
+    private let timers: TimerHeap
 
-    init(_ session: KeyedStateSession, _ record: StateRecord) {
+    init(_ session: KeyedStateSession, _ record: StateRecord, _ timers: TimerHeap) {
         self.session = session
         self.record = record
+        self.timers = timers
     }
 
     /// Timers that wait.
-    public var count: Int { live.count }
+    public var count: Int { timers.count }
 
     /// When the earliest timer is due; nil without timers.
-    public var nextTime: Int64? {
-        dropDeleted()
-        return heap.first?.time
-    }
+    public var nextTime: Int64? { timers.first?.time }
 
     /// Registers a timer for the current key and namespace. Costs a buffered write; nothing when it is registered already.
     public func register(at time: Int64) async throws(ClientError) {
         try prepare(time)
-        guard !live.contains(session.keyScratch) else { return }
+        guard !timers.contains(session.keyScratch) else { return }
         let storeKey = session.keyScratch
         session.valueScratch.removeAll(keepingCapacity: true)
         try await session.write(.put, record, expiry: .never)
-        live.insert(storeKey)
-        push(Timer(time: time, storeKey: storeKey))
+        timers.insert(storeKey, time: time)
     }
 
     /// Takes a timer of the current key and namespace back. Nothing happens when it is not registered.
     public func delete(at time: Int64) async throws(ClientError) {
         try prepare(time)
-        guard live.contains(session.keyScratch) else { return }
+        guard timers.contains(session.keyScratch) else { return }
         let storeKey = session.keyScratch
         session.valueScratch.removeAll(keepingCapacity: true)
         try await session.write(.delete, record, expiry: .never)
-        live.remove(storeKey)
-        if heap.count > live.count * 2 + 1024 { rebuild() }
+        timers.remove(storeKey)
     }
 
     /// Fires every timer that is due at `time`, earliest first, those included that `body` registers meanwhile. For `body`
@@ -78,7 +63,7 @@ public final class TimerQueue {
         let group = session.keyGroup
         let namespace = session.namespace
         defer { session.restoreKey(key, group, namespace) }
-        while let timer = nextDue(time) {
+        while let timer = timers.first, timer.time <= time {
             guard let fired = TimerKey.decode(timer.storeKey) else {
                 throw KeyedStateSession.damaged(record, "a timer's key of \(timer.storeKey.count) bytes")
             }
@@ -86,8 +71,7 @@ public final class TimerQueue {
             try session.finishKey()
             session.valueScratch.removeAll(keepingCapacity: true)
             try await session.write(.delete, record, expiry: .never)
-            live.remove(timer.storeKey)
-            popFirst()
+            timers.removeFirst()
             try session.setCurrentKey(fired.key)
             session.namespace = fired.namespace
             try await body(FiredTimer(key: fired.key, namespace: fired.namespace, time: fired.time))
@@ -105,7 +89,7 @@ public final class TimerQueue {
                     guard let timer = TimerKey.decode(item.key) else {
                         throw KeyedStateSession.damaged(record, "a timer's key of \(item.key.count) bytes")
                     }
-                    if live.insert(item.key).inserted { push(Timer(time: timer.time, storeKey: item.key)) }
+                    timers.insert(item.key, time: timer.time)
                 }
             }
         }
@@ -120,55 +104,5 @@ public final class TimerQueue {
         session.keyScratch = TimerKey.encode(
             keyGroup: group, stateID: record.id, time: time, key: session.key, namespace: session.namespace)
         try session.finishKey()
-    }
-
-    // MARK: Heap
-
-    private func nextDue(_ time: Int64) -> Timer? {
-        dropDeleted()
-        guard let first = heap.first, first.time <= time else { return nil }
-        return first
-    }
-
-    /// A deleted and registered-again timer is in the heap twice and live once: the first one fires, the second is dropped.
-    private func dropDeleted() {
-        while let first = heap.first, !live.contains(first.storeKey) { popFirst() }
-    }
-
-    private func push(_ timer: Timer) {
-        heap.append(timer)
-        var child = heap.count - 1
-        while child > 0 {
-            let parent = (child - 1) / 2
-            guard heap[child].fires(before: heap[parent]) else { return }
-            heap.swapAt(child, parent)
-            child = parent
-        }
-    }
-
-    private func popFirst() {
-        guard let last = heap.popLast() else { return }
-        if heap.isEmpty { return }
-        heap[0] = last
-        siftDown(from: 0)
-    }
-
-    private func siftDown(from start: Int) {
-        var parent = start
-        while true {
-            let left = parent * 2 + 1
-            guard left < heap.count else { return }
-            let right = left + 1
-            let child = right < heap.count && heap[right].fires(before: heap[left]) ? right : left
-            guard heap[child].fires(before: heap[parent]) else { return }
-            heap.swapAt(child, parent)
-            parent = child
-        }
-    }
-
-    private func rebuild() {
-        var kept: Set<[UInt8]> = []
-        heap = heap.filter { live.contains($0.storeKey) && kept.insert($0.storeKey).inserted }
-        for index in stride(from: heap.count / 2 - 1, through: 0, by: -1) { siftDown(from: index) }
     }
 }

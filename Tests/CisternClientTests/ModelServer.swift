@@ -64,6 +64,16 @@ final class ModelServer: Sendable {
         var batchesApplied = 0
         var pageSizeMax = 7
         var previousKey: [UInt8]?
+        /// Newest batch whose acknowledgement left the server.
+        var acknowledged: UInt64 = 0
+        /// The next batch is applied, and its connection is cut before the acknowledgement.
+        var cutsAfterNextBatch = false
+        /// Attaches until the server has had enough: a client that never gives up ends a test instead of hanging it.
+        var attachesMax = Int.max
+        /// Key index requests refused for now.
+        var keyIndexRefusals = 0
+        /// The page of the next key index stream that cannot be decoded, counted from 1.
+        var damagedIndexPage = 0
     }
 
     let time: ManualTime
@@ -115,6 +125,8 @@ extension ModelServer.State {
     }
 
     mutating func attach(_ request: AttachRequest, wall: UInt64) -> Result<AttachAnswer, RemoteError> {
+        attachesMax -= 1
+        guard attachesMax >= 0 else { return .failure(.fatal(ClientError(.refused, .fixTheCall, "enough"))) }
         let isSame = hasTree && request.epoch == epoch && request.writer == writer
         guard isSame || request.epoch > epoch else {
             return .failure(.fatal(ClientError(.fenced, .stop, "fenced by \(epoch)", currentEpoch: epoch)))
@@ -249,7 +261,10 @@ final class ModelTree: RemoteTree {
                 }
                 state.lastSequence = sequence
             }
-            return (nil, fault == .lostAfter)
+            let cuts = fault == .lostAfter || state.cutsAfterNextBatch
+            state.cutsAfterNextBatch = false
+            if !cuts { state.acknowledged = max(state.acknowledged, sequence) }
+            return (nil, cuts)
         }
         let id = link.withLock { link -> Int in
             link.traffic.sent += UInt64(batch.byteCount)
@@ -314,6 +329,11 @@ final class ModelTree: RemoteTree {
     func keyIndex(
         from start: [UInt8], watermark: UInt64, onPage: @escaping @Sendable (EntryPage) -> Void
     ) async throws(RemoteError) {
+        let isRefused = server.state.withLock { state -> Bool in
+            state.keyIndexRefusals -= 1
+            return state.keyIndexRefusals >= 0
+        }
+        if isRefused { throw .retryLater(milliseconds: 1, reason: "busy") }
         var next = start
         repeat {
             let page = try await scan(

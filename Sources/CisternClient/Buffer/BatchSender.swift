@@ -72,9 +72,10 @@ final class BatchSender {
         await mailbox.wait()
     }
 
-    /// Continues on a new connection: what the tree has is acknowledged, the rest is sent again.
+    /// Continues on a new connection: sends every batch again that was not acknowledged. Also those the tree has: it may
+    /// have applied them without their being in the synced log yet, and acknowledges them, unapplied, when they are.
     /// - Throws: when the tree lacks what it acknowledged before.
-    func resume(lastSequenceOfTree: UInt64) throws(ClientError) -> [WriteTable] {
+    func resume(lastSequenceOfTree: UInt64) throws(ClientError) {
         generation += 1
         outstanding = 0
         guard lastSequenceOfTree >= ackedSequence else {
@@ -93,13 +94,9 @@ final class BatchSender {
             failure = error
             throw error
         }
-        for index in inFlight.indices {
-            inFlight[index].state = inFlight[index].sequence <= lastSequenceOfTree ? .acked : .unsent
-        }
+        for index in inFlight.indices where inFlight[index].state == .sent { inFlight[index].state = .unsent }
         trouble = nil
-        let retired = retire()
         sendAgain()
-        return retired
     }
 
     /// Sends everything that is not acknowledged, after a pause a refusal asked for.

@@ -70,7 +70,7 @@ extension KeyedStateSession {
         }
     }
 
-    /// Attaches again as the same writer with the same epoch, and sends what the tree lacks.
+    /// Attaches again as the same writer with the same epoch, and sends again what was not acknowledged.
     func reconnect(until deadline: UInt64) async throws(ClientError) {
         try ensureOpen()
         counters.reconnects += 1
@@ -121,7 +121,7 @@ extension KeyedStateSession {
         }
         take(answer)
         do throws(ClientError) {
-            for table in try sender.resume(lastSequenceOfTree: answer.lastSequence) { retire(table) }
+            try sender.resume(lastSequenceOfTree: answer.lastSequence)
         } catch {
             throw remember(error)
         }

@@ -22,6 +22,66 @@ import Testing
         #expect(session.metrics.batchesResent == 1)
     }
 
+    /// Attaching works and nothing else does.
+    @Test func aConnectionThatIsLostAgainAndAgainIsAnErrorAfterTheDeadline() async throws {
+        let time = ManualTime()
+        let server = ModelServer(time: time)
+        let session = try await attach(server, environment: time.environmentWithPauses) {
+            $0.retryForMilliseconds = 5000
+            $0.keyIndex = .off
+        }
+        let state = try await session.valueState("state", .int64)
+        server.set(Faults(lostBefore: 1000))
+        server.state.withLock { $0.attachesMax = 1000 }
+        try session.setCurrentKey(user(2))
+        let read = await #expect(throws: ClientError.self) { _ = try await state.value() }
+        #expect(read?.code == .unavailable && read?.advice == .retry)
+        server.state.withLock { $0.attachesMax = 1000 }
+        try session.setCurrentKey(user(1))
+        try await state.update(1)
+        let write = await #expect(throws: ClientError.self) { try await session.flush() }
+        #expect(write?.code == .unavailable && write?.advice == .retry)
+        // Nothing was lost by giving up.
+        server.set(.none)
+        try await session.flush()
+        #expect(server.entryCount == 1)
+    }
+
+    @Test func anAttachWhoseKeyIndexNeverComesIsAnErrorAfterTheDeadline() async throws {
+        for refuses in [false, true] {
+            let time = ManualTime()
+            let server = ModelServer(time: time)
+            if refuses {
+                server.state.withLock { $0.keyIndexRefusals = Int.max }
+            } else {
+                server.set(Faults(lostBefore: 1000))
+            }
+            server.state.withLock { $0.attachesMax = 1000 }
+            let error = await #expect(throws: ClientError.self) {
+                _ = try await attach(server, environment: time.environmentWithPauses) {
+                    $0.retryForMilliseconds = 5000
+                }
+            }
+            #expect(error?.code == .unavailable && error?.advice == .retry)
+        }
+    }
+
+    @Test func aKeyIndexThatWasRefusedIsLoadedLater() async throws {
+        let server = ModelServer(time: ManualTime())
+        server.state.withLock { $0.keyIndexRefusals = 3 }
+        let session = try await attach(server) {
+            $0.keyIndexLoadsInBackground = true
+            $0.valueCacheBytes = 0
+        }
+        let seen = try await session.valueState("seen", .int64)
+        try session.setCurrentKey(user(1))
+        for _ in 0..<20_000 where session.metrics.indexSkips == 0 {
+            #expect(try await seen.value() == nil)
+            await Task.yield()
+        }
+        #expect(session.metrics.indexSkips > 0)
+    }
+
     @Test func aSessionWithTimersIsFreedWhenNobodyUsesIt() async throws {
         let server = ModelServer(time: ManualTime())
         let session = try await useTimersAndLetGo(server)

@@ -3,6 +3,7 @@
 // the session's own writes precedence over the pages, whichever comes first.
 
 internal import CisternPrimitives
+internal import Synchronization
 
 final class KeyIndexLoader {
     enum Message: Sendable {
@@ -16,6 +17,8 @@ final class KeyIndexLoader {
         case streaming
         /// The connection was lost; streaming goes on at `start` after the next attach.
         case interrupted
+        /// Refused for now, with the connection in order; streaming goes on at `start` after a pause.
+        case refused(milliseconds: UInt64)
         case complete
         /// Given up: the server refused.
         case failed(ClientError)
@@ -26,19 +29,40 @@ final class KeyIndexLoader {
     /// Keys before this one are in the index.
     private var start: [UInt8] = []
     private var task: Task<Void, Never>?
+    /// Set when nobody wants the index any more: pages that still come are dropped where they arrive.
+    private let isStopped = Flag()
+    /// Losses and refusals since the last page.
+    private(set) var failures = 0
+    /// Of the last one.
+    private(set) var reason = ""
     /// The session's count of connections when the stream was started.
     private(set) var connection = 0
 
+    private final class Flag: Sendable {
+        /// Relaxed: a page that comes meanwhile is dropped by the session.
+        let isSet = Atomic(false)
+    }
+
     deinit { task?.cancel() }
 
-    func begin(_ remote: any RemoteTree, watermark: UInt64, connection: Int) {
-        guard phase == .idle || phase == .interrupted else { return }
+    /// - Parameter pause: waits before it asks; for a server that said "later".
+    func begin(
+        _ remote: any RemoteTree, watermark: UInt64, connection: Int,
+        after pause: @escaping @Sendable () async -> Void = {}
+    ) {
+        switch phase {
+        case .idle, .interrupted, .refused: break
+        case .streaming, .complete, .failed: return
+        }
         phase = .streaming
         self.connection = connection
         let start = self.start
-        task = Task { [mailbox] in
+        task = Task { [mailbox, isStopped] in
+            await pause()
             do throws(RemoteError) {
-                try await remote.keyIndex(from: start, watermark: watermark) { mailbox.deposit(.page($0)) }
+                try await remote.keyIndex(from: start, watermark: watermark) { page in
+                    if !isStopped.isSet.load(ordering: .relaxed) { mailbox.deposit(.page(page)) }
+                }
                 mailbox.deposit(.finished)
             } catch {
                 mailbox.deposit(.failed(error))
@@ -46,19 +70,41 @@ final class KeyIndexLoader {
         }
     }
 
-    /// Puts what has arrived into the index. `skipping`: state ids whose keys nobody asks for one by one (timers).
-    func drain(into index: inout KeyIndex, skipping: Set<UInt16>) {
+    /// The index was given up.
+    func stop() { isStopped.isSet.store(true, ordering: .relaxed) }
+
+    /// Puts what has arrived into the index, up to a page beyond `bytesMax`. `skipping`: state ids whose keys nobody asks for
+    /// one by one (timers).
+    func drain(into index: inout KeyIndex, bytesMax: Int, skipping: Set<UInt16>) {
         for message in mailbox.drain() {
             switch message {
             case .page(let page):
+                // However many pages waited: the index addresses its keys with 32 bits.
+                guard index.byteCount <= bytesMax else { return }
                 insert(page, into: &index, skipping: skipping)
                 if !page.next.isEmpty { start = page.next }
+                failures = 0
             case .finished:
                 phase = .complete
                 index.finishLoading()
-            case .failed(.fatal(let error)): phase = .failed(error)
-            case .failed: phase = .interrupted
+            case .failed(let error): fail(error)
             }
+        }
+    }
+
+    private func fail(_ error: RemoteError) {
+        failures += 1
+        switch error {
+        case .fatal(let fatal): phase = .failed(fatal)
+        case .disconnected(let reason):
+            self.reason = reason
+            phase = .interrupted
+        case .retryLater(let milliseconds, let reason):
+            self.reason = reason
+            phase = .refused(milliseconds: milliseconds)
+        case .sequenceGap(let expected):
+            reason = "the tree waits for batch \(expected)"
+            phase = .refused(milliseconds: 0)
         }
     }
 

@@ -169,10 +169,18 @@ public final class KeyedStateSession {
     /// `ClientConfiguration.keyIndexLoadsInBackground` is set. Returns at once when there is no index.
     public func loadKeyIndex() async throws(ClientError) {
         let started = environment.time.monotonicNanoseconds
+        var deadline = retryDeadline()
+        var failures = 0
         while true {
             try ensureOpen()
             takeArrivals()
             guard index != nil else { return }
+            if loader.failures == 0 {
+                deadline = retryDeadline()
+            } else if loader.failures != failures, loader.phase != .complete {
+                try checkDeadline(deadline, "load the key index", loader.reason)
+            }
+            failures = loader.failures
             switch loader.phase {
             case .complete:
                 if counters.keyIndexLoadMicroseconds == 0 {
@@ -180,8 +188,9 @@ public final class KeyedStateSession {
                 }
                 return
             case .idle: loader.begin(remote, watermark: watermark, connection: connections)
-            case .streaming: await loader.mailbox.wait()
-            case .interrupted: try await reconnect(until: retryDeadline())
+            case .streaming, .refused: await loader.mailbox.wait()
+            case .interrupted:
+                try await reconnect(until: deadline, after: failures - 1, "load the key index", loader.reason)
             case .failed(let error): throw error
             }
         }

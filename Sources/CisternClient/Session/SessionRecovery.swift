@@ -29,13 +29,15 @@ extension KeyedStateSession {
         from error: RemoteError, _ what: String, attempt: Int, deadline: UInt64
     ) async throws(ClientError) {
         switch error {
-        case .disconnected: try await reconnect(until: deadline)
+        case .disconnected(let reason):
+            try await reconnect(until: deadline, after: attempt, what, reason)
         case .retryLater(let milliseconds, let reason):
             try checkDeadline(deadline, what, reason)
             try await pause(atLeast: milliseconds, attempt: attempt)
         case .sequenceGap(let expected):
             try checkDeadline(deadline, what, "the tree waits for batch \(expected)")
             try await settle(what) { $0.isIdle }
+            try await pause(atLeast: 0, attempt: attempt)
         case .fatal(let fatal): throw remember(fatal)
         }
     }
@@ -59,7 +61,8 @@ extension KeyedStateSession {
                 continue
             }
             switch sender.trouble {
-            case .disconnected: try await reconnect(until: deadline)
+            case .disconnected(let reason):
+                try await reconnect(until: deadline, after: attempt, what, reason)
             case .refused(let milliseconds, let reason):
                 try checkDeadline(deadline, what, reason)
                 try await pause(atLeast: milliseconds, attempt: attempt)
@@ -68,6 +71,18 @@ extension KeyedStateSession {
             }
             attempt += 1
         }
+    }
+
+    /// Reconnects at once after the first loss, behind pauses after further ones: a server that takes every connection and
+    /// loses each again must not keep the worker busy for ever.
+    func reconnect(
+        until deadline: UInt64, after attempt: Int, _ what: String, _ reason: String
+    ) async throws(ClientError) {
+        if attempt > 0 {
+            try checkDeadline(deadline, what, reason)
+            try await pause(atLeast: 0, attempt: attempt - 1)
+        }
+        try await reconnect(until: deadline)
     }
 
     /// Attaches again as the same writer with the same epoch, and sends again what was not acknowledged.
@@ -147,20 +162,23 @@ extension KeyedStateSession {
         return error
     }
 
-    private func checkDeadline(_ deadline: UInt64, _ what: String, _ reason: String) throws(ClientError) {
+    func checkDeadline(_ deadline: UInt64, _ what: String, _ reason: String) throws(ClientError) {
         guard environment.time.monotonicNanoseconds >= deadline else { return }
         throw ClientError(
             .unavailable, .retry,
             "could not \(what) in \(request.store) for \(configuration.retryForMilliseconds) ms: \(reason)")
     }
 
-    /// Doubling pauses with jitter, so that many workers do not come back in step.
-    func pause(atLeast milliseconds: UInt64, attempt: Int) async throws(ClientError) {
+    func pauseMilliseconds(attempt: Int) -> UInt64 {
         let longest = UInt64(configuration.reconnectPauseMaxMilliseconds)
         let step = min(longest, UInt64(configuration.reconnectPauseMilliseconds) << UInt64(min(attempt, 16)))
-        let jittered = step / 2 + UInt64.random(in: 0...max(1, step / 2), using: &random)
+        return step / 2 + UInt64.random(in: 0...max(1, step / 2), using: &random)
+    }
+
+    /// Doubling pauses with jitter, so that many workers do not come back in step.
+    func pause(atLeast milliseconds: UInt64, attempt: Int) async throws(ClientError) {
         do {
-            try await environment.sleep(max(milliseconds, jittered))
+            try await environment.sleep(max(milliseconds, pauseMilliseconds(attempt: attempt)))
         } catch {
             throw ClientError(.cancelled, .retry, "the task was cancelled while it waited for \(request.store)")
         }

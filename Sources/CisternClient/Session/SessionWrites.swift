@@ -104,6 +104,7 @@ extension KeyedStateSession {
     func giveUpIndexIfTooLarge() {
         guard let index, index.byteCount > configuration.keyIndexBytesMax else { return }
         self.index = nil
+        loader.stop()
         counters.keyIndexDropped = true
     }
 
@@ -174,15 +175,28 @@ extension KeyedStateSession {
         for table in sender.poll() { retire(table) }
         if !loader.mailbox.isEmpty {
             if index != nil {
-                loader.drain(into: &index!, skipping: timerStateIDs)
+                loader.drain(into: &index!, bytesMax: configuration.keyIndexBytesMax, skipping: timerStateIDs)
                 giveUpIndexIfTooLarge()
-                // The connection may have been made anew before the loss of the stream was seen here.
-                if loader.phase == .interrupted, loader.connection != connections {
-                    loader.begin(remote, watermark: watermark, connection: connections)
-                }
+                continueKeyIndex()
             } else {
                 _ = loader.mailbox.drain()
             }
+        }
+    }
+
+    private func continueKeyIndex() {
+        guard index != nil else { return }
+        switch loader.phase {
+        case .interrupted where loader.connection != connections:
+            // The connection was made anew before the loss of the stream was seen here.
+            loader.begin(remote, watermark: watermark, connection: connections)
+        case .refused(let milliseconds):
+            let pause = max(milliseconds, pauseMilliseconds(attempt: loader.failures - 1))
+            loader.begin(remote, watermark: watermark, connection: connections) { [sleep = environment.sleep] in
+                // Cut short only when the session ends, which ends the request behind it too.
+                try? await sleep(pause)
+            }
+        case .idle, .streaming, .interrupted, .complete, .failed: break
         }
     }
 

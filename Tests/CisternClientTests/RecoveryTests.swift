@@ -82,6 +82,34 @@ import Testing
         #expect(session.metrics.indexSkips > 0)
     }
 
+    @Test func aDamagedPageOfTheKeyIndexIsFetchedAgain() async throws {
+        try await withModelService { server, configuration in
+            var changed = configuration
+            changed.keyIndex = .off
+            let first = try await StateClient.connect(changed).attach(
+                store: "store", keyGroupCount: 8, keyGroups: KeyGroupRange(first: 0, last: 7), epoch: 1, writer: "w",
+                restoring: nil)
+            let state = try await first.valueState("state", .int64)
+            for number in 0..<60 {
+                try first.setCurrentKey(user(number))
+                try await state.update(Int64(number))
+            }
+            try await first.detach()
+            server.state.withLock { $0.damagedIndexPage = 3 }
+            changed.keyIndex = .keys
+            let second = try await StateClient.connect(changed).attach(
+                store: "store", keyGroupCount: 8, keyGroups: KeyGroupRange(first: 0, last: 7), epoch: 2, writer: "w",
+                restoring: nil)
+            let again = try await second.valueState("state", .int64)
+            for number in 0..<60 {
+                try second.setCurrentKey(user(number))
+                #expect(try await again.value() == Int64(number))
+            }
+            #expect(second.metrics.reconnects == 1)
+            second.abandon()
+        }
+    }
+
     @Test func aSessionWithTimersIsFreedWhenNobodyUsesIt() async throws {
         let server = ModelServer(time: ManualTime())
         let session = try await useTimersAndLetGo(server)

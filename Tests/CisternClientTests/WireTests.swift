@@ -64,6 +64,11 @@ final class ModelService: FrameService {
                 pages.append(bytes)
                 start = next
             } while !start.isEmpty
+            let damaged = server.state.withLock { state -> Int in
+                defer { state.damagedIndexPage = 0 }
+                return state.damagedIndexPage
+            }
+            if damaged > 0 { pages[damaged - 1] = [0xFF] }
             return pages
         case .snapshot:
             let snapshot = try ControlMessage.decode(Cistern_V1_Snapshot.self, from: body)

@@ -186,6 +186,8 @@ package final class WireTree: RemoteTree {
             // No deadline: the stream is as long as the state. A dead peer is found by the connection's keep-alive.
             try await link.connection.stream(.keyIndex, tree: link.tree, body: body) { reply in
                 self.countReceived(reply.body.readableBytes)
+                // Pages behind a damaged one would hide that its keys are missing.
+                if damage.withLock({ $0 != nil }) { return }
                 do throws(RemoteError) {
                     unsafe onPage(try self.decode(link, reply, EntryPage.decode))
                 } catch {

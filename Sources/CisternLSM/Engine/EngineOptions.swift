@@ -17,6 +17,8 @@ package struct EngineOptions: Sendable {
     /// A tree's memtable is also sealed when the log of what it took is this long: values replaced in place never fill a
     /// memtable. nil: twice the memtable, within `logSegmentBytesRange`.
     package var logSegmentBytes: Int?
+    /// Appends to one key between two flushes may add up to this. A longer list would not fit a table in the end.
+    package var foldedValueBytesMax = EngineLimits.foldedValueBytesMax
     package var table = TableOptions()
     package var compaction = CompactionOptions()
     /// A failed tree tries to become writable after the first delay, then after twice as long, up to the last.
@@ -37,6 +39,8 @@ package struct EngineOptions: Sendable {
         try check("blockCacheBytes", blockCacheBytes, 0...Int.max)
         try check("queuedLogBytesMax", queuedLogBytesMax, 1...Int.max)
         try check("logSegmentBytes", logSegmentBytesLimit, 1...EngineOptions.logSegmentBytesRange.upperBound)
+        try check(
+            "foldedValueBytesMax", foldedValueBytesMax, 1...min(EngineLimits.foldedValueBytesMax, table.valueBytesMax))
         try check("levelZeroTrigger", compaction.levelZeroTrigger, 1...1000)
         try check("levelZeroStop", compaction.levelZeroStop, (compaction.levelZeroTrigger + 1)...10_000)
         try check("levelOneBytes", Int(clamping: compaction.levelOneBytes), 1...Int.max)
@@ -73,6 +77,8 @@ package enum EngineLimits {
     package static let keyBytesMin = 4
     package static let keyBytesMax = 32 << 10
     package static let valueBytesMax = 16 << 20
+    /// A list's part in one memtable. Well below the longest value of a table, which merges may fold such parts to.
+    package static let foldedValueBytesMax = 64 << 20
     package static let batchBytesMax = 32 << 20
     package static let batchEntriesMax = 65_536
     package static let storeNameBytesMax = 512

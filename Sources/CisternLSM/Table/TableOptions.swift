@@ -7,10 +7,13 @@ package struct TableOptions: Equatable, Sendable {
     package var filterBitsPerKey = 10
     /// Data blocks of one index partition and one filter partition.
     package var blocksPerPartition = 64
+    /// The longest value that is written.
+    package var valueBytesMax = TableFormat.valueBytesMax
 
     package static let blockSizeBytesRange = 64...(1 << 20)
     package static let filterBitsPerKeyRange = 0...32
     package static let blocksPerPartitionRange = 1...4096
+    package static let valueBytesRange = 1...TableFormat.valueBytesMax
 
     package init() {}
 
@@ -26,6 +29,9 @@ package struct TableOptions: Equatable, Sendable {
         guard TableOptions.blocksPerPartitionRange.contains(blocksPerPartition) else {
             throw .unsupported(
                 detail: "blocksPerPartition \(blocksPerPartition) is outside \(TableOptions.blocksPerPartitionRange)")
+        }
+        guard TableOptions.valueBytesRange.contains(valueBytesMax) else {
+            throw .unsupported(detail: "valueBytesMax \(valueBytesMax) is outside \(TableOptions.valueBytesRange)")
         }
     }
 }

@@ -100,10 +100,10 @@ package final class TableWriter {
                     unsafe "\(file.path): a key of \(entry.key.count) bytes; a table takes \(keyGroupBytes) to \(TableFormat.keyBytesMax)"
             )
         }
-        guard unsafe entry.value.count <= TableFormat.valueBytesMax else {
+        guard unsafe entry.value.count <= options.valueBytesMax else {
             throw .invalidEntry(
                 detail:
-                    unsafe "\(file.path): a value of \(entry.value.count) bytes; a table takes up to \(TableFormat.valueBytesMax)"
+                    unsafe "\(file.path): a value of \(entry.value.count) bytes; a table takes up to \(options.valueBytesMax)"
             )
         }
         guard unsafe summary.entryCount == 0 || compareBytes(lastKey.bytes, entry.key) < 0 else {

@@ -193,7 +193,10 @@ package final class Tree: @unchecked Sendable {
     }
 
     private func busyReason() -> BusyReason? {
-        if version.levels[0].count >= options.compaction.levelZeroStop { return .compactionBehind }
+        // Merges that a list keeps from working do not come back by waiting: its owner must be able to clear it.
+        if version.levels[0].count >= options.compaction.levelZeroStop && failures.compactionBlock == nil {
+            return .compactionBehind
+        }
         if sealed.count >= options.sealedMemtablesMax && isActiveHalfFull { return .flushBehind }
         if let log, log.queuedBytes >= options.queuedLogBytesMax { return .logBehind }
         return nil
@@ -231,6 +234,7 @@ package final class Tree: @unchecked Sendable {
                     detail: "entry \(index) is of key group \(group), outside the tree's \(identity.keyGroups)")
             }
         }
+        try checkFoldedValues(batch)
     }
 
     // MARK: Sessions

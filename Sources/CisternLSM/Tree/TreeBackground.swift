@@ -129,6 +129,7 @@ extension Tree {
             return commitCompaction(unfinished.edit, written: unfinished.written)
         }
         guard let plan = picker.pick(state.levels, clock: clock) else { return compactionIdle() }
+        if plan.kind == .merge, isMergeBlocked { return }
         isCompacting = true
         var edit = VersionEdit()
         edit.removed = plan.inputs.map { VersionEdit.Removal(level: $0.level, file: $0.file.id) }
@@ -174,6 +175,7 @@ extension Tree {
                 tree.engine.tables.release(written)
                 if tree.lifecycle == .closed { return }
                 tree.failures.compaction = nil
+                tree.failures.compactionBlock = nil
                 tree.install(edit)
                 tree.counters.compactions += 1
                 tree.startCompaction()
@@ -188,19 +190,34 @@ extension Tree {
 
     private func compactionFailed(_ error: EngineError) {
         isCompacting = false
-        if lifecycle == .open { fail(\.compaction, error) }
+        if case .invalidEntry(let detail) = error {
+            failures.compaction = nil
+            failures.compactionBlock = CompactionBlock(cause: detail, levelZeroFiles: state.levels[0].count)
+        } else if lifecycle == .open {
+            fail(\.compaction, error)
+        }
         continueClosing()
     }
 
-    /// Nothing to do is success for a compaction that is retried.
-    private func compactionIdle() { failures.compaction = nil }
+    /// A blocked merge reads much before it fails, so it is tried again only after a while or with many more files.
+    private var isMergeBlocked: Bool {
+        guard let block = failures.compactionBlock, !block.isDue else { return false }
+        return state.levels[0].count < 2 * max(block.levelZeroFiles, options.compaction.levelZeroTrigger)
+    }
 
-    /// Looks for expired files from time to time, for trees that nobody writes to.
+    /// Nothing to do is success for a compaction that is retried.
+    private func compactionIdle() {
+        failures.compaction = nil
+        failures.compactionBlock = nil
+    }
+
+    /// Looks for expired files from time to time, for trees that nobody writes to, and tries a blocked merge again.
     func scheduleExpiryCheck() {
         let mailbox = self.mailbox
         engine.lanes.metadata.submit(afterMilliseconds: options.expiryCheckMilliseconds) {
             mailbox.post { tree in
                 guard tree.lifecycle == .open else { return }
+                tree.failures.compactionBlock?.isDue = true
                 tree.startCompaction()
                 tree.scheduleExpiryCheck()
             }

@@ -3,6 +3,8 @@
 //   log fails        ─► unacknowledged batches fail · memtable sealed and flushed · new segment ─► writable
 //   flush fails      ─► tried again with growing delays ─► writable
 //   compaction fails ─► the same
+//   a list is too long for a merged file ─► the files stay as they are, writes go on; tried again from time to time, because
+//                                           a put or delete of that key in newer files makes the merge possible
 //
 // The memtable holds every batch that was applied, acknowledged or not. Once it is in a table file, a batch that is sent again
 // is a duplicate and acknowledged as one, so nothing is lost and nothing is applied twice.
@@ -10,10 +12,20 @@
 internal import CisternFileSystem
 internal import CisternPrimitives
 
+/// A merge that cannot be written because a value in it is too long for a table.
+struct CompactionBlock {
+    let cause: String
+    let levelZeroFiles: Int
+    /// Time has passed; the list may have been cleared.
+    var isDue = false
+}
+
 struct TreeFailures {
     var log: EngineError?
     var flush: EngineError?
     var compaction: EngineError?
+    /// Keeps files from being merged, and nobody from writing.
+    var compactionBlock: CompactionBlock?
     var isRetryScheduled = false
     /// A new segment was asked for and not answered yet.
     var isRestartingLog = false

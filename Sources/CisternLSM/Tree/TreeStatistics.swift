@@ -53,6 +53,8 @@ package struct TreeStatistics: Equatable, Sendable {
     /// Failures of the disk so far; `readOnlyCause` is set while one keeps writes out.
     package var failures = 0
     package var readOnlyCause: String?
+    /// Set while a list that is longer than a table's values may be keeps files from being merged.
+    package var compactionBlockedCause: String?
     /// Batches that the log gave back when the tree was opened.
     package var recoveredBatches = 0
     /// From the call that opened or made the tree to its delivery: the time of a restore or of a recovery.
@@ -87,6 +89,7 @@ extension Tree {
         result.snapshots = counters.snapshots
         result.failures = counters.failures
         result.readOnlyCause = failures.cause
+        result.compactionBlockedCause = failures.compactionBlock?.cause
         result.recoveredBatches = counters.recoveredBatches
         result.openMicroseconds = counters.openMicroseconds
         return result

@@ -27,6 +27,9 @@ struct BenchCommand: ParsableCommand {
     @Option(help: "Only cases whose name begins with this.")
     var filter = ""
 
+    @Option(help: "Runs one side alone, ours or peer, for a profiler; writes no lines.")
+    var only: Side?
+
     func run() throws {
         let workload = Workload(entries: quick ? 500_000 : 5_000_000, seed: seed)
         let root = directory ?? (out as NSString).deletingLastPathComponent + "/stores"
@@ -39,7 +42,7 @@ struct BenchCommand: ParsableCommand {
         for number in 1...repeats {
             // The side that begins changes, so that neither always has the warmer machine.
             let order: [Side] = number % 2 == 1 ? [.ours, .peer] : [.peer, .ours]
-            for side in order {
+            for side in order where only == nil || only == side {
                 let path = "\(root)/\(side)"
                 try? FileManager.default.removeItem(atPath: path)
                 try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
@@ -56,9 +59,10 @@ struct BenchCommand: ParsableCommand {
             }
             print("repeat  \(number) of \(repeats), load \(ResultTable.load())")
         }
+        if only != nil { return }
         try table.write(to: out)
         print(table.text())
     }
 }
 
-enum Side: String { case ours, peer }
+enum Side: String, ExpressibleByArgument { case ours, peer }

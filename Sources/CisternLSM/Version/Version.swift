@@ -3,8 +3,8 @@
 
 internal import CisternPrimitives
 
-/// A file as one version refers to it.
-package struct FileReference: Sendable {
+/// A file as one version refers to it. A class, because a look-up passes several of them: one count each instead of five.
+package final class FileReference: Sendable {
     package let record: FileRecord
     package let table: TableFile
     /// Bounds of the visible keys; `largestKey` is inclusive.
@@ -21,12 +21,12 @@ package struct FileReference: Sendable {
 
 package final class Version: Sendable {
     package let levels: [[FileReference]]
+    package let fileCount: Int
 
     init(_ state: TreeState, tables: TableDirectory) {
         levels = state.levels.map { level in level.map { FileReference($0, tables: tables) } }
+        fileCount = levels.reduce(0) { $0 + $1.count }
     }
-
-    package var fileCount: Int { levels.reduce(0) { $0 + $1.count } }
 
     package var fileNumbers: [UInt64] { levels.joined().map(\.record.number) }
 

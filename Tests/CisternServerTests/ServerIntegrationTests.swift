@@ -417,6 +417,22 @@ func aRestartInOrderRecoversEverythingAcknowledged(log: LogRule) async throws {
     await harness.server.shutdown()
 }
 
+@Test func aTreeThatAFailedAttachTookFromItsSessionIsClosedLater() async throws {
+    let files = MemoryFileSystem()
+    let harness = try await ServerHarness.start(files) { $0.idleTreeMilliseconds = 0 }
+    let old = try await harness.connect().attach(epoch: 1, writer: "old")
+    try await old.write(1, [.put(0, 1, "v")])
+    files.inject(MemoryFileSystem.Fault([.createDirectory, .create], count: 1))
+    #expect(
+        await refusal { _ = try await harness.connect().attach(0, 7, epoch: 2, writer: "new", restoring: []) } != nil)
+    #expect(await refusalCode { try await old.write(2, []) } == .fenced)
+    for _ in 0..<200_000 where harness.server.openTreeCount > 0 { await Task.yield() }
+    #expect(harness.server.openTreeCount == 0)
+    let new = try await harness.connect().attach(epoch: 2, writer: "new")
+    #expect(try await new.get([testKey(0, 1)]) == ["v"])
+    await harness.server.shutdown()
+}
+
 @Test func malformedAndForeignRequestsAreRefusedAndTheConnectionLives() async throws {
     let harness = try await ServerHarness.start()
     let client = try await harness.connect()

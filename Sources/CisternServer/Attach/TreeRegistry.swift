@@ -94,27 +94,49 @@ package final class TreeRegistry: Sendable {
         for attachment: Attachment, attempt: String
     ) async -> Result<AttachedTree, Refusal> {
         await exclusively(store.name, request.range) {
-            let started = self.time.monotonicNanoseconds
-            switch AttachRules.decide(request, trees: self.claims(store.name)) {
-            case .fenced(let owner):
-                return .failure(Refusal.fenced(attempt, by: owner.epoch))
-            case .mismatch(let ranges):
-                return .failure(Refusal.mismatch(attempt, with: ranges))
-            case .resume(let id):
-                return await self.take(
-                    id, request, raisingEpoch: false, store.name, attachment, started: started, attempt: attempt)
-            case .takeOver(let id):
-                return await self.take(
-                    id, request, raisingEpoch: true, store.name, attachment, started: started, attempt: attempt)
-            case .fresh:
-                if let damaged = self.damage(hiding: request, of: store, attempt: attempt) { return .failure(damaged) }
-                return await self.create(
-                    request, store: store, from: [], replacing: [], attachment, started: started, attempt: attempt)
-            case .restore(let replaced):
-                return await self.create(
-                    request, store: store, from: snapshots, replacing: replaced, attachment, started: started,
-                    attempt: attempt)
+            let trees = self.claims(store.name)
+            let result = await self.attach(
+                request, among: trees, store: store, from: snapshots, for: attachment, attempt: attempt)
+            if case .failure = result {
+                // The trees may have been taken from their sessions already: nobody else would close them.
+                let eventLoop = attachment.session.executor.eventLoop
+                for tree in trees where tree.range.overlaps(request.range) && self.isOpenAndUnused(tree.id, store.name)
+                {
+                    self.closeWhenIdle(tree.id, store.name, tree.range, on: eventLoop)
+                }
             }
+            return result
+        }
+    }
+
+    private func isOpenAndUnused(_ id: UInt64, _ store: String) -> Bool {
+        update(id, store) { $0.open != nil && $0.attachment == nil } ?? false
+    }
+
+    private func attach(
+        _ request: AttachRequest, among trees: [TreeClaim], store: CatalogStore, from snapshots: [SnapshotReference],
+        for attachment: Attachment, attempt: String
+    ) async -> Result<AttachedTree, Refusal> {
+        let started = self.time.monotonicNanoseconds
+        switch AttachRules.decide(request, trees: trees) {
+        case .fenced(let owner):
+            return .failure(Refusal.fenced(attempt, by: owner.epoch))
+        case .mismatch(let ranges):
+            return .failure(Refusal.mismatch(attempt, with: ranges))
+        case .resume(let id):
+            return await take(
+                id, request, raisingEpoch: false, store.name, attachment, started: started, attempt: attempt)
+        case .takeOver(let id):
+            return await take(
+                id, request, raisingEpoch: true, store.name, attachment, started: started, attempt: attempt)
+        case .fresh:
+            if let damaged = damage(hiding: request, of: store, attempt: attempt) { return .failure(damaged) }
+            return await create(
+                request, store: store, from: [], replacing: [], attachment, started: started, attempt: attempt)
+        case .restore(let replaced):
+            return await create(
+                request, store: store, from: snapshots, replacing: replaced, attachment, started: started,
+                attempt: attempt)
         }
     }
 
@@ -128,10 +150,14 @@ package final class TreeRegistry: Sendable {
 
     /// The session's connection is gone. The tree stays open for a while, because its writer probably comes back.
     package func abandon(_ attachment: Attachment, store: String, tree id: UInt64, range: KeyGroupRange) {
-        guard release(attachment, store: store, tree: id), let count = update(id, store, { $0.attachCount }) else {
-            return
-        }
-        _ = attachment.session.executor.eventLoop.scheduleTask(in: idleTree) {
+        guard release(attachment, store: store, tree: id) else { return }
+        closeWhenIdle(id, store, range, on: attachment.session.executor.eventLoop)
+    }
+
+    /// Closes the tree unless somebody attaches within the time the settings say.
+    private func closeWhenIdle(_ id: UInt64, _ store: String, _ range: KeyGroupRange, on eventLoop: any EventLoop) {
+        guard let count = update(id, store, { $0.attachCount }) else { return }
+        _ = eventLoop.scheduleTask(in: idleTree) {
             Task { await self.closeIfUnused(id, store, range, since: count) }
         }
     }

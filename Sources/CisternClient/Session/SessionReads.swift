@@ -204,15 +204,19 @@ extension KeyedStateSession {
         }
     }
 
-    /// A read extends the life of the value when the state says so.
-    func refreshAfterRead(
-        _ record: StateRecord, _ bytes: ArraySlice<UInt8>, _ old: Expiry
-    ) async throws(ClientError) {
-        guard let ttl = record.options.ttl, ttl.refresh == .onReadAndWrite else { return }
+    /// A read extends the life of the value when the state says so: prepares the write for `extendLife`, and returns its
+    /// expiry. Two steps, and the slice is consumed by the first: while a slice of the write buffer is held, a write copies
+    /// the whole buffer.
+    func extendedLife(_ record: StateRecord, _ bytes: consuming ArraySlice<UInt8>, _ old: Expiry) -> Expiry? {
+        guard let ttl = record.options.ttl, ttl.refresh == .onReadAndWrite else { return nil }
         let new = expiry(record)
-        guard new != old else { return }
+        guard new != old else { return nil }
         valueScratch.removeAll(keepingCapacity: true)
         valueScratch.append(contentsOf: bytes)
+        return new
+    }
+
+    func extendLife(_ record: StateRecord, _ new: Expiry) async throws(ClientError) {
         try await write(.put, record, expiry: new)
         counters.writeOperations -= 1
     }

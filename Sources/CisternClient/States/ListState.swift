@@ -42,6 +42,8 @@ public final class ListState<Element> {
         for place in places { elements.append(try session.decode(bytes[place.bytes], serializer, record)) }
         if let ttl = record.options.ttl, ttl.refresh == .onReadAndWrite {
             let new = session.expiry(record)
+            // While a slice of the write buffer is held, a write copies the whole buffer.
+            _ = consume bytes
             if places.contains(where: { $0.expiry != new }) {
                 try await write(.put, elements)
                 session.counters.writeOperations -= 1

@@ -26,7 +26,9 @@ public final class MapState<Key, Value> {
         try prepare(key)
         guard let (bytes, expiry) = try await session.read(record) else { return nil }
         let value = try session.decode(bytes, serializer, record)
-        try await session.refreshAfterRead(record, bytes, expiry)
+        if let extended = session.extendedLife(record, consume bytes, expiry) {
+            try await session.extendLife(record, extended)
+        }
         return value
     }
 
@@ -34,7 +36,9 @@ public final class MapState<Key, Value> {
     public func contains(_ key: Key) async throws(ClientError) -> Bool {
         try prepare(key)
         guard let (bytes, expiry) = try await session.read(record) else { return false }
-        try await session.refreshAfterRead(record, bytes, expiry)
+        if let extended = session.extendedLife(record, consume bytes, expiry) {
+            try await session.extendLife(record, extended)
+        }
         return true
     }
 

@@ -30,7 +30,9 @@ public final class ValueState<Value> {
         try session.finishKey()
         guard let (bytes, expiry) = try await session.read(record) else { return nil }
         let value = try session.decode(bytes, serializer, record)
-        try await session.refreshAfterRead(record, bytes, expiry)
+        if let extended = session.extendedLife(record, consume bytes, expiry) {
+            try await session.extendLife(record, extended)
+        }
         return value
     }
 

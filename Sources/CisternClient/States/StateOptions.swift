@@ -7,7 +7,8 @@ public struct TimeToLive: Hashable, Sendable {
     public enum Clock: Hashable, Sendable {
         /// The server's wall clock.
         case processing
-        /// The session's watermark (`KeyedStateSession.advanceWatermark`).
+        /// The session's watermark (`KeyedStateSession.advanceWatermark`). Set it before the first write: until then it is 0,
+        /// and a value is gone with the first watermark later than its time to live.
         case event
     }
 

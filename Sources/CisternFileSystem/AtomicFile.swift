@@ -12,7 +12,7 @@ package enum AtomicFile {
     ) throws(FileError) {
         let path = directory + "/" + name
         let temporary = path + temporarySuffix
-        if fileSystem.exists(temporary) { try fileSystem.remove(temporary) }
+        try fileSystem.removeIfPresent(temporary)
         let file = try fileSystem.createAppend(temporary)
         defer { file.close() }
         try append(bytes, to: file)

@@ -8,7 +8,8 @@ package protocol FileSystem: Sendable {
     func createDirectory(_ path: String) throws(FileError)
     /// Names (not paths) in a directory, in no order.
     func list(_ path: String) throws(FileError) -> [String]
-    func exists(_ path: String) -> Bool
+    /// False only when the file system says that nothing is there; a file that cannot be looked at is an error.
+    func exists(_ path: String) throws(FileError) -> Bool
     func size(_ path: String) throws(FileError) -> UInt64
     /// A new empty file for appending; fails when it exists.
     func createAppend(_ path: String) throws(FileError) -> any AppendFile

@@ -28,7 +28,11 @@ package struct PosixFileSystem: FileSystem {
         return names
     }
 
-    package func exists(_ path: String) -> Bool { unsafe access(path, F_OK) == 0 }
+    package func exists(_ path: String) throws(FileError) -> Bool {
+        if unsafe access(path, F_OK) == 0 { return true }
+        if errno == ENOENT || errno == ENOTDIR { return false }
+        throw failure("look for", path)
+    }
 
     package func size(_ path: String) throws(FileError) -> UInt64 {
         var status = stat()

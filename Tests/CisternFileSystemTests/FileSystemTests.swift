@@ -48,7 +48,7 @@ private func exercise(_ fileSystem: any FileSystem, in directory: String) throws
         try fill(reader, at: 7, count: 5)
     }
     try fileSystem.rename(path, to: directory + "/b")
-    #expect(!fileSystem.exists(path))
+    #expect(try !fileSystem.exists(path))
     #expect(try fileSystem.list(directory) == ["b"])
     #expect(try fill(reader, at: 0, count: 5) == Array("hello".utf8))
     try fileSystem.truncate(directory + "/b", to: 5)
@@ -61,7 +61,7 @@ private func exercise(_ fileSystem: any FileSystem, in directory: String) throws
     #expect(try fileSystem.readAll(directory + "/current", limit: 9) == [3])
     #expect(try fileSystem.list(directory) == ["current"])
     try fileSystem.createDirectory(directory + "/x/y")
-    #expect(fileSystem.exists(directory + "/x/y"))
+    #expect(try fileSystem.exists(directory + "/x/y"))
     try fileSystem.remove(directory + "/x/y")
     try fileSystem.remove(directory + "/x")
     let lock = try fileSystem.lock(directory + "/LOCK")
@@ -89,6 +89,20 @@ private func exercise(_ fileSystem: any FileSystem, in directory: String) throws
         }
     }
 
+    @Test func aFileThatCannotBeLookedAtIsNotAbsent() throws {
+        try withTemporaryDirectory { directory in
+            let fileSystem = PosixFileSystem()
+            #expect(try !fileSystem.exists(directory + "/a"))
+            try fileSystem.createAppend(directory + "/a").close()
+            #expect(try fileSystem.exists(directory + "/a"))
+            #expect(try !fileSystem.exists(directory + "/a/b"))
+            let tooLong = directory + "/" + String(repeating: "x", count: 300)
+            #expect(throws: FileError(operation: "look for", path: tooLong, reason: .errno(ENAMETOOLONG))) {
+                try fileSystem.exists(tooLong)
+            }
+        }
+    }
+
     @Test func aFullDiskIsToldFromABrokenOne() {
         #expect(FileError(operation: "write", path: "x", reason: .errno(ENOSPC)).isOutOfSpace)
         #expect(!FileError(operation: "write", path: "x", reason: .errno(EIO)).isOutOfSpace)
@@ -111,7 +125,7 @@ private func exercise(_ fileSystem: any FileSystem, in directory: String) throws
         let bytes = try after.readAll("/d/kept", limit: 10)
         #expect(Array(bytes.prefix(3)) == [1, 2, 3])
         #expect(bytes.count <= 5)
-        if after.exists("/d/unlinked") { #expect(try after.readAll("/d/unlinked", limit: 10) == [9]) }
+        if try after.exists("/d/unlinked") { #expect(try after.readAll("/d/unlinked", limit: 10) == [9]) }
         #expect(throws: FileError.self) { try kept.append([6]) }
     }
 
@@ -124,7 +138,7 @@ private func exercise(_ fileSystem: any FileSystem, in directory: String) throws
             let file = try fileSystem.createAppend("/d/f")
             try file.append([UInt8](repeating: 7, count: 100))
             let after = fileSystem.afterPowerCut(seed: seed)
-            guard after.exists("/d/f") else {
+            guard try after.exists("/d/f") else {
                 lostEntry = true
                 continue
             }

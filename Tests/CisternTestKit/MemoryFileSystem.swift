@@ -13,7 +13,7 @@ import Glibc
 
 package final class MemoryFileSystem: FileSystem, Sendable {
     package enum Operation: Hashable, Sendable, CaseIterable {
-        case create, append, sync, read, open, rename, remove, truncate, syncDirectory, createDirectory, list
+        case create, append, sync, read, open, rename, remove, truncate, syncDirectory, createDirectory, list, exists
     }
 
     /// Lets matching operations fail.
@@ -160,8 +160,10 @@ package final class MemoryFileSystem: FileSystem, Sendable {
         }
     }
 
-    package func exists(_ path: String) -> Bool {
-        state.withLock { $0.files[path] != nil || $0.directories.contains(path) }
+    package func exists(_ path: String) throws(FileError) -> Bool {
+        try perform(.exists, path) { (state: inout State) -> Outcome<Bool> in
+            .success(state.files[path] != nil || state.directories.contains(path))
+        }
     }
 
     package func size(_ path: String) throws(FileError) -> UInt64 {

@@ -57,7 +57,7 @@ struct DirectoryRecovery {
             ] { try fileSystem.createDirectory(directory) }
         }
         let path = root + "/" + DataDirectory.formatName
-        if fileSystem.exists(path) { return try checkFormat(path) }
+        if try asEngineError({ () throws(FileError) in try fileSystem.exists(path) }) { return try checkFormat(path) }
         var writer = ByteWriter(capacity: 8)
         writer.writeInteger(DirectoryRecovery.formatMagic)
         writer.writeInteger(DirectoryRecovery.formatVersion)
@@ -108,12 +108,13 @@ struct DirectoryRecovery {
             guard let id = DataDirectory.treeID(ofName: name) else { continue }
             contents.nextTree = max(contents.nextTree, id.number + 1)
             let directory = DataDirectory.tree(root, id)
-            guard try list(directory).contains(DataDirectory.currentName) else {
-                // Creation or removal of the tree was interrupted; nobody was told that it exists.
-                try TreeManifest.removeDirectory(directory, fileSystem: fileSystem)
-                continue
-            }
             do throws(EngineError) {
+                // The listing decides whether there is a tree: an error on the way to CURRENT must not pass for its absence.
+                guard try list(directory).contains(DataDirectory.currentName) else {
+                    // Creation or removal of the tree was interrupted; nobody was told that it exists.
+                    try TreeManifest.removeDirectory(directory, fileSystem: fileSystem)
+                    continue
+                }
                 contents.trees.append(try readTree(id, directory))
             } catch {
                 contents.damaged.append(DamagedPart(path: directory, tree: id, error: error))

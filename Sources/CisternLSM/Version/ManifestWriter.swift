@@ -62,7 +62,7 @@ final class ManifestWriter: @unchecked Sendable {
         file?.close()
         file = nil
         let begun = try asEngineError { () throws(FileError) in
-            repeat { number += 1 } while fileSystem.exists(path(number))
+            repeat { number += 1 } while try fileSystem.exists(path(number))
             let begun = try fileSystem.createAppend(path(number))
             try begun.append(ManifestFormat.encodeHeader(tree: tree, number: number))
             try begun.append(ManifestFormat.encode(next, number: number))

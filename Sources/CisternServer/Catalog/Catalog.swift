@@ -31,12 +31,20 @@ package final class Catalog: Sendable {
         self.fileSystem = fileSystem
         self.fileBytesMax = fileBytesMax
         let path = directory + "/" + Catalog.fileName
-        guard fileSystem.exists(path) else {
+        guard try Catalog.exists(path, fileSystem) else {
             state = Mutex(CatalogState(serverID: newServerID()))
             try store(current)
             return
         }
         state = Mutex(try Catalog.read(path, fileSystem, bytesMax: fileBytesMax))
+    }
+
+    private static func exists(_ path: String, _ fileSystem: any FileSystem) throws(CatalogError) -> Bool {
+        do throws(FileError) {
+            return try fileSystem.exists(path)
+        } catch {
+            throw .file(error)
+        }
     }
 
     private static func read(

@@ -6,7 +6,8 @@ package enum AtomicFile {
     /// What a crash may leave behind; such files are removed when the directory is opened.
     package static let temporarySuffix = ".tmp"
 
-    /// Durable when it returns. After an error the old or the new content may be in place.
+    /// Durable when it returns. After an error the old or the new content may be in place, and nothing else is left: on a full
+    /// disk every attempt would take a little more of it.
     package static func write(
         _ bytes: [UInt8], to name: String, in directory: String, fileSystem: any FileSystem
     ) throws(FileError) {
@@ -14,10 +15,15 @@ package enum AtomicFile {
         let temporary = path + temporarySuffix
         try fileSystem.removeIfPresent(temporary)
         let file = try fileSystem.createAppend(temporary)
-        defer { file.close() }
-        try append(bytes, to: file)
-        try file.sync()
-        try fileSystem.rename(temporary, to: path)
+        do throws(FileError) {
+            defer { file.close() }
+            try append(bytes, to: file)
+            try file.sync()
+            try fileSystem.rename(temporary, to: path)
+        } catch {
+            fileSystem.removeLeftover(temporary)
+            throw error
+        }
         try fileSystem.syncDirectory(directory)
     }
 }
@@ -31,6 +37,12 @@ extension FileSystem {
         } catch {
             if !error.isNotFound { throw error }
         }
+    }
+
+    /// Removes what a failed attempt has left. The error that made it fail matters more than one of this call, and whoever
+    /// opens the directory next removes the file.
+    package func removeLeftover(_ path: String) {
+        do throws(FileError) { try remove(path) } catch { return }
     }
 }
 

@@ -55,3 +55,43 @@ private func diskWithATree() throws -> (disk: MemoryFileSystem, tree: TreeID) {
         #expect(disk.contents("/data/CISTERN") == bytes)
     }
 }
+
+@Suite struct LeftoverTests {
+    @Test func failedAttemptsLeaveNoFilesBehind() throws {
+        let disk = MemoryFileSystem()
+        let harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: 1)
+        let tree = try harness.create(wholeRange)
+        try harness.writeDurably(tree, OwnedBatch([put(makeKey(1, "k"), "v")]))
+        harness.scheduler.runUntilIdle()
+
+        // A manifest whose append failed is begun anew by each attempt.
+        for operation in [MemoryFileSystem.Operation.append, .sync] {
+            disk.inject(.init([operation], error: ENOSPC) { $0.contains("MANIFEST") })
+            for epoch in UInt64(2)...6 {
+                #expect(throws: EngineError.self) { try harness.setEpoch(tree, epoch, writer: "other") }
+            }
+            #expect(disk.paths.filter { $0.contains("MANIFEST") }.count == 1)
+            disk.clearFaults()
+        }
+
+        for operation in [MemoryFileSystem.Operation.append, .sync, .rename] {
+            disk.inject(.init([operation], error: ENOSPC) { $0.contains(".snap") })
+            for checkpoint in UInt64(1)...5 {
+                #expect(throws: EngineError.self) { try harness.snapshot(tree, checkpoint) }
+            }
+            #expect(disk.paths.filter { $0.contains(".snap") }.isEmpty)
+            disk.clearFaults()
+        }
+
+        disk.inject(.init([.append], error: ENOSPC) { $0.hasSuffix(".log") })
+        let (_, durable) = try harness.write(tree, OwnedBatch([put(makeKey(1, "l"), "w")]))
+        #expect(harness.scheduler.run { durable.value != nil })
+        let failures = tree.statistics.failures
+        #expect(harness.scheduler.run { tree.statistics.failures > failures + 5 })
+        #expect(disk.paths.filter { $0.hasSuffix(".log") }.count <= 1)
+        disk.clearFaults()
+        #expect(harness.scheduler.run { tree.statistics.readOnlyCause == nil })
+        #expect(try harness.get(tree, makeKey(1, "l")) != nil)
+        harness.engine.close()
+    }
+}

@@ -191,10 +191,17 @@ final class TreeLog: @unchecked Sendable {
         let path = directory + "/" + DataDirectory.segmentName(segment)
         let created = try asEngineError { () throws(FileError) in
             let created = try fileSystem.createAppend(path)
-            try created.append(LogFormat.encodeHeader(header))
-            try created.sync()
-            try fileSystem.syncDirectory(directory)
-            return created
+            do throws(FileError) {
+                try created.append(LogFormat.encodeHeader(header))
+                try created.sync()
+                try fileSystem.syncDirectory(directory)
+                return created
+            } catch {
+                // No record is in it. The next attempt takes another number.
+                created.close()
+                fileSystem.removeLeftover(path)
+                throw error
+            }
         }
         file = created
         openSegment = segment

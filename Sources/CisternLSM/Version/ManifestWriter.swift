@@ -62,11 +62,8 @@ final class ManifestWriter: @unchecked Sendable {
         file?.close()
         file = nil
         let begun = try asEngineError { () throws(FileError) in
-            repeat { number += 1 } while try fileSystem.exists(path(number))
-            let begun = try fileSystem.createAppend(path(number))
-            try begun.append(ManifestFormat.encodeHeader(tree: tree, number: number))
-            try begun.append(ManifestFormat.encode(next, number: number))
-            try begun.sync()
+            let begun = try beginManifest(next)
+            // From here on CURRENT may name the new manifest, error or not, so it stays.
             try AtomicFile.write(
                 ManifestFormat.encodeCurrent(number), to: DataDirectory.currentName, in: directory,
                 fileSystem: fileSystem)
@@ -75,6 +72,21 @@ final class ManifestWriter: @unchecked Sendable {
         file = begun
         rewriteAtBytes = max(ManifestWriter.rewriteBytesMin, begun.size * 4)
         removeOlder()
+    }
+
+    private func beginManifest(_ next: TreeState) throws(FileError) -> any AppendFile {
+        repeat { number += 1 } while try fileSystem.exists(path(number))
+        let begun = try fileSystem.createAppend(path(number))
+        do throws(FileError) {
+            try begun.append(ManifestFormat.encodeHeader(tree: tree, number: number))
+            try begun.append(ManifestFormat.encode(next, number: number))
+            try begun.sync()
+            return begun
+        } catch {
+            begun.close()
+            fileSystem.removeLeftover(path(number))
+            throw error
+        }
     }
 
     private func path(_ number: UInt64) -> String { directory + "/" + DataDirectory.manifestName(number) }

@@ -4,7 +4,7 @@
 // All calls block: never call them on an event loop except `pread` of a table.
 
 package protocol FileSystem: Sendable {
-    /// Creates the directory and its parents; fine when it exists.
+    /// Creates the directory and its parents, durably; fine when it exists.
     func createDirectory(_ path: String) throws(FileError)
     /// Names (not paths) in a directory, in no order.
     func list(_ path: String) throws(FileError) -> [String]

@@ -9,8 +9,19 @@ package struct PosixFileSystem: FileSystem {
     package func createDirectory(_ path: String) throws(FileError) {
         var prefix = path.hasPrefix("/") ? "/" : ""
         for part in path.split(separator: "/") {
+            let parent = prefix.isEmpty ? "." : prefix
             prefix += prefix.isEmpty || prefix == "/" ? String(part) : "/" + part
-            if unsafe mkdir(prefix, 0o755) != 0, errno != EEXIST { throw failure("create directory", prefix) }
+            if unsafe mkdir(prefix, 0o755) != 0 {
+                if errno != EEXIST { throw failure("create directory", prefix) }
+                continue
+            }
+            do throws(FileError) {
+                try syncDirectory(parent)
+            } catch {
+                // So that another attempt makes it again, and syncs its parent.
+                _ = unsafe rmdir(prefix)
+                throw error
+            }
         }
     }
 

@@ -94,4 +94,21 @@ private func diskWithATree() throws -> (disk: MemoryFileSystem, tree: TreeID) {
         #expect(try harness.get(tree, makeKey(1, "l")) != nil)
         harness.engine.close()
     }
+
+    /// Whatever CURRENT names after a power cut must be there.
+    @Test func aManifestIsFindableBeforeCurrentNamesIt() throws {
+        for seed in UInt64(1)...20 {
+            let (disk, id) = try diskWithATree()
+            let harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: seed)
+            let tree = try harness.open(id)
+            let before = Set(disk.paths)
+            disk.inject(.init([.create]) { $0.contains("CURRENT") })
+            #expect(throws: EngineError.self) { try harness.setEpoch(tree, 2, writer: "other") }
+            let begun = disk.paths.filter { $0.contains("MANIFEST") && !before.contains($0) }
+            #expect(begun.count == 1)
+            harness.engine.close()
+            let found = disk.afterPowerCut(seed: seed).paths
+            #expect(begun.allSatisfy { found.contains($0) }, "seed \(seed)")
+        }
+    }
 }

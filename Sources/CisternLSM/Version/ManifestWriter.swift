@@ -1,6 +1,6 @@
 // Commits edits of one tree: append to the manifest and sync, or begin a new manifest when the old one is long or in doubt.
 //
-//   begin: MANIFEST-n ◄─ header, whole state ─► sync ─► directory sync ─► CURRENT names n ─► older manifests removed
+//   begin: MANIFEST-n ◄─ header, whole state ─► sync ─► directory sync ─► CURRENT names n ─► older ones removed
 //
 // After a failed append the file's end is unknown, so the next commit begins a new manifest; until that one is in place, a
 // crash finds the old one with or without the edit that failed, and both are consistent because nothing was deleted.
@@ -81,6 +81,7 @@ final class ManifestWriter: @unchecked Sendable {
             try begun.append(ManifestFormat.encodeHeader(tree: tree, number: number))
             try begun.append(ManifestFormat.encode(next, number: number))
             try begun.sync()
+            try fileSystem.syncDirectory(directory)
             return begun
         } catch {
             begun.close()

@@ -112,3 +112,44 @@ private func diskWithATree() throws -> (disk: MemoryFileSystem, tree: TreeID) {
         }
     }
 }
+
+@Suite struct ReleaseTests {
+    @Test func aReleaseIsAnsweredWhenTheSnapshotCannotComeBack() throws {
+        for seed in UInt64(1)...20 {
+            let disk = MemoryFileSystem(seed: seed)
+            var harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: seed)
+            let tree = try harness.create(wholeRange)
+            try harness.writeDurably(tree, OwnedBatch([put(makeKey(1, "k"), "v")]))
+            let handle = try harness.snapshot(tree, 1).handle
+            disk.inject(.init([.syncDirectory]) { $0.hasSuffix("/snapshots") })
+            let first = Answer<Int>()
+            let again = Answer<Int>()
+            harness.engine.releaseSnapshots([handle]) { first.set($0) }
+            harness.engine.releaseSnapshots([handle]) { again.set($0) }
+            _ = harness.scheduler.run(stepsMax: 100) { false }
+            #expect(first.value == nil && again.value == nil)
+            #expect(harness.engine.snapshots(store: "orders").isEmpty)
+
+            disk.clearFaults()
+            #expect(harness.scheduler.run { first.value != nil && again.value != nil })
+            #expect(first.value == 1 && again.value == 0)
+            harness.engine.close()
+            harness = try EngineHarness(smallOptions(), fileSystem: disk.afterPowerCut(seed: seed), seed: seed)
+            #expect(harness.engine.snapshots(store: "orders").isEmpty)
+            harness.engine.close()
+        }
+    }
+
+    @Test func aReleaseIsFinishedByClosing() throws {
+        let disk = MemoryFileSystem()
+        var harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: 1)
+        let handle = try harness.snapshot(try harness.create(wholeRange), 1).handle
+        let answer = Answer<Int>()
+        harness.engine.releaseSnapshots([handle]) { answer.set($0) }
+        harness.engine.close()
+        #expect(answer.value == 1)
+        harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: 2)
+        #expect(harness.engine.snapshots(store: "orders").isEmpty)
+        harness.engine.close()
+    }
+}

@@ -117,6 +117,15 @@ package final class SteppedScheduler: Sendable {
             }
         }
 
+        func drain() {
+            let jobs = scheduler.state.withLock { state -> [Job] in
+                let jobs = state.queues[number]
+                state.queues[number] = []
+                return jobs
+            }
+            for job in jobs { job() }
+        }
+
         func stop() {
             let dropped = scheduler.state.withLock { state -> [Job] in
                 state.stopped.insert(number)

@@ -30,6 +30,8 @@ package final class Engine: Sendable {
         /// Trees whose opening is under way.
         var opening: Set<TreeID> = []
         var snapshots: [String: StoredSnapshot] = [:]
+        /// Released snapshots, by handle, whose records may still be on disk, with the numbers of the records.
+        var releasing: [String: UInt64] = [:]
         var damaged: [DamagedPart]
         var nextTree: UInt64
         var nextSnapshot: UInt64
@@ -360,7 +362,7 @@ package final class Engine: Sendable {
                 SnapshotFormat.encode(record), to: DataDirectory.snapshotName(number),
                 in: DataDirectory.snapshots(options.directory), fileSystem: fileSystem)
         } catch {
-            removeSnapshotFile(number, fileNumbers: record.fileNumbers)
+            removeSnapshots([number], fileNumbers: record.fileNumbers) {}
             throw .file(error)
         }
         let files = record.levels.joined()
@@ -376,29 +378,46 @@ package final class Engine: Sendable {
     }
 
     /// Drops snapshots; their files go when nothing else refers to them. Unknown handles are ignored, so that a release may be
-    /// repeated. The records are removed from disk on the metadata lane.
+    /// repeated.
+    /// - Parameter completion: on the metadata lane with the number of known handles, when none of the snapshots can come
+    ///   back, whoever released them. It waits for a disk that does not let the records be removed.
     /// - Returns: how many were known.
-    package func releaseSnapshots(_ handles: [String]) -> Int {
-        let released = state.withLock { state in handles.compactMap { state.snapshots.removeValue(forKey: $0) } }
-        for snapshot in released {
-            let numbers = snapshot.record.fileNumbers
-            lanes.metadata.submit { [self] in removeSnapshotFile(snapshot.number, fileNumbers: numbers) }
+    @discardableResult
+    package func releaseSnapshots(
+        _ handles: [String], completion: @escaping @Sendable (Int) -> Void = { _ in }
+    ) -> Int {
+        let (released, numbers) = state.withLock { state -> ([StoredSnapshot], [UInt64]) in
+            let released = handles.compactMap { state.snapshots.removeValue(forKey: $0) }
+            for snapshot in released { state.releasing[snapshot.record.handle] = snapshot.number }
+            return (released, handles.compactMap { state.releasing[$0] })
+        }
+        lanes.metadata.submit { [self] in
+            removeSnapshots(numbers, fileNumbers: released.flatMap(\.record.fileNumbers)) { [self] in
+                state.withLock { state in
+                    for snapshot in released { state.releasing[snapshot.record.handle] = nil }
+                }
+                completion(released.count)
+            }
         }
         return released.count
     }
 
-    /// Removes a record, durably, and then gives up its files; tries again later when the disk does not let it.
-    private func removeSnapshotFile(_ number: UInt64, fileNumbers: [UInt64]) {
+    /// Removes records, durably, and then gives up files that they owned; tries again later when the disk does not let it.
+    private func removeSnapshots(
+        _ numbers: [UInt64], fileNumbers: [UInt64], completion: @escaping @Sendable () -> Void
+    ) {
         let directory = DataDirectory.snapshots(options.directory)
-        let path = directory + "/" + DataDirectory.snapshotName(number)
         do throws(FileError) {
-            try fileSystem.removeIfPresent(path)
-            try fileSystem.syncDirectory(directory)
-            tables.release(fileNumbers)
+            for number in numbers {
+                try fileSystem.removeIfPresent(directory + "/" + DataDirectory.snapshotName(number))
+            }
+            if !numbers.isEmpty { try fileSystem.syncDirectory(directory) }
         } catch {
-            lanes.metadata.submit(afterMilliseconds: options.retryLastMilliseconds) { [self] in
-                removeSnapshotFile(number, fileNumbers: fileNumbers)
+            return lanes.metadata.submit(afterMilliseconds: options.retryLastMilliseconds) { [self] in
+                removeSnapshots(numbers, fileNumbers: fileNumbers, completion: completion)
             }
         }
+        tables.release(fileNumbers)
+        completion()
     }
 }

@@ -32,8 +32,11 @@ package struct EngineLanes: Sendable {
             recovery: SerialThread(name: "cistern-open"))
     }
 
-    /// Work that feeds other lanes stops first.
+    /// Work that feeds other lanes stops first. What was asked of the metadata lane is finished: a released snapshot must not
+    /// come back because the engine closed.
     func stop() {
-        for lane in [recovery, compaction, flush, log, metadata] { lane.stop() }
+        for lane in [recovery, compaction, flush, log] { lane.stop() }
+        metadata.drain()
+        metadata.stop()
     }
 }

@@ -11,13 +11,16 @@ package protocol BackgroundLane: AnyObject, Sendable {
     func submit(_ job: @escaping @Sendable () -> Void)
     /// Runs `job` when the delay has passed, or later.
     func submit(afterMilliseconds delay: UInt64, _ job: @escaping @Sendable () -> Void)
+    /// Returns when everything submitted before it has run, except delayed jobs. Not called by a job of the lane.
+    func drain()
     /// Drops what has not started and returns when the running job has ended. Idempotent.
     func stop()
 }
 
 /// A lane on its own pthread.
 ///
-/// `@unchecked Sendable`: `queue`, `delayed` and `isStopped` are guarded by `mutex`; the rest is immutable after init.
+/// `@unchecked Sendable`: `queue`, `delayed`, `isStopped` and the drains are guarded by `mutex`; the rest is immutable after
+/// init.
 @safe package final class SerialThread: BackgroundLane, @unchecked Sendable {
     private typealias Job = @Sendable () -> Void
     private struct DelayedJob {
@@ -34,6 +37,9 @@ package protocol BackgroundLane: AnyObject, Sendable {
     private var delayed: [DelayedJob] = []
     private var isStopped = false
     private var isJoined = false
+    /// Calls of `drain` so far, and how many of them the thread has reached.
+    private var drainsAsked = 0
+    private var drainsReached = 0
 
     /// - Parameter name: what debuggers and `top` show; the kernel keeps 15 characters.
     package init(name: String) {
@@ -61,7 +67,7 @@ package protocol BackgroundLane: AnyObject, Sendable {
     package func submit(_ job: @escaping @Sendable () -> Void) {
         unsafe pthread_mutex_lock(mutex)
         if !isStopped { queue.append(job) }
-        unsafe pthread_cond_signal(changed)
+        unsafe pthread_cond_broadcast(changed)
         unsafe pthread_mutex_unlock(mutex)
     }
 
@@ -69,7 +75,25 @@ package protocol BackgroundLane: AnyObject, Sendable {
         let deadline = SystemTime().monotonicNanoseconds + delay * 1_000_000
         unsafe pthread_mutex_lock(mutex)
         if !isStopped { delayed.append(DelayedJob(deadline: deadline, job: job)) }
-        unsafe pthread_cond_signal(changed)
+        unsafe pthread_cond_broadcast(changed)
+        unsafe pthread_mutex_unlock(mutex)
+    }
+
+    package func drain() {
+        unsafe pthread_mutex_lock(mutex)
+        defer { unsafe pthread_mutex_unlock(mutex) }
+        guard !isStopped else { return }
+        drainsAsked += 1
+        let asked = drainsAsked
+        queue.append { [self] in reachedDrain(asked) }
+        unsafe pthread_cond_broadcast(changed)
+        while drainsReached < asked && !isStopped { unsafe pthread_cond_wait(changed, mutex) }
+    }
+
+    private func reachedDrain(_ number: Int) {
+        unsafe pthread_mutex_lock(mutex)
+        drainsReached = number
+        unsafe pthread_cond_broadcast(changed)
         unsafe pthread_mutex_unlock(mutex)
     }
 
@@ -81,7 +105,7 @@ package protocol BackgroundLane: AnyObject, Sendable {
         delayed = []
         let mustJoin = !isJoined && pthread_equal(pthread_self(), thread) == 0
         isJoined = isJoined || mustJoin
-        unsafe pthread_cond_signal(changed)
+        unsafe pthread_cond_broadcast(changed)
         unsafe pthread_mutex_unlock(mutex)
         if mustJoin { pthread_join(thread, nil) }
         // Jobs are released outside the lock: their captures may run code when they go.

@@ -186,11 +186,12 @@ extension ServerSession {
             return refuse(
                 header, Refusal(.noSuchSnapshot, "\(attempt): \"\(foreign)\" is not a handle of this store"))
         }
-        // The records go at once, their files in the background.
-        let released = core.engine.releaseSnapshots(message.handles)
-        answer(
-            header,
-            ControlMessage.encode(Cistern_V1_ReleaseSnapshotReply.with { $0.released = UInt32(clamping: released) }))
+        // Answered when the records are gone, so that what was released does not come back after a crash; their files go in
+        // the background.
+        core.engine.releaseSnapshots(message.handles) { [self] released in
+            let reply = Cistern_V1_ReleaseSnapshotReply.with { $0.released = UInt32(clamping: released) }
+            executor.execute { self.answer(header, ControlMessage.encode(reply)) }
+        }
     }
 
     func listSnapshots(_ header: FrameHeader, _ body: UnsafeRawBufferPointer) {

@@ -153,3 +153,80 @@ private func diskWithATree() throws -> (disk: MemoryFileSystem, tree: TreeID) {
         harness.engine.close()
     }
 }
+
+@Suite struct TakeoverTests {
+    /// A tree with a key, and a failed attempt to put another in its place whose CURRENT may be on disk.
+    private func failedTakeover(_ disk: MemoryFileSystem, seed: UInt64) throws -> (EngineHarness, Tree, String) {
+        let harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: seed)
+        let tree = try harness.create(wholeRange)
+        try harness.writeDurably(tree, OwnedBatch([put(makeKey(1, "k"), "v")]))
+        let handle = try harness.snapshot(tree, 1).handle
+        harness.scheduler.runUntilIdle()
+        // The directory can be synced before CURRENT is there, and not afterwards.
+        disk.inject(.init([.syncDirectory], skip: 1) { $0.hasSuffix("/trees/000002") })
+        disk.inject(.init([.remove]) { $0.hasSuffix("/trees/000002/CURRENT") })
+        #expect(throws: EngineError.self) {
+            try harness.create(wholeRange, epoch: 2, from: [handle], replacing: [tree.id])
+        }
+        #expect(try disk.exists("/data/trees/000002/CURRENT"))
+        return (harness, tree, handle)
+    }
+
+    @Test func aTakeoverThatFailedHalfwayLosesNothingAcknowledgedAfterwards() throws {
+        for seed in UInt64(1)...20 {
+            let disk = MemoryFileSystem(seed: seed)
+            let (harness, tree, _) = try failedTakeover(disk, seed: seed)
+            _ = harness.scheduler.run(stepsMax: 50) { false }
+            let asked = Answer<Result<Void, EngineError>>()
+            let batch = OwnedBatch([put(makeKey(1, "later"), "v")])
+            do throws(EngineError) {
+                let (_, durable) = try harness.write(tree, batch)
+                _ = harness.scheduler.run(stepsMax: 200) { durable.value != nil }
+                if let result = durable.value { asked.set(result) }
+            } catch {
+                asked.set(.failure(error))
+            }
+            let id = tree.id
+            harness.engine.close()
+            let after = try EngineHarness(smallOptions(), fileSystem: disk.afterPowerCut(seed: seed), seed: seed)
+            if case .success? = asked.value {
+                #expect(after.engine.treeInfos().map(\.id) == [id], "seed \(seed)")
+                let opened = try after.open(id)
+                #expect(try after.get(opened, makeKey(1, "later")) != nil, "seed \(seed)")
+            }
+            #expect(after.engine.treeInfos().count == 1)
+            after.engine.close()
+        }
+    }
+
+    @Test func theFormerTreeGoesOnWhenTheNewOneIsGone() throws {
+        for seed in UInt64(1)...20 {
+            let disk = MemoryFileSystem(seed: seed)
+            var (harness, tree, handle) = try failedTakeover(disk, seed: seed)
+            _ = harness.scheduler.run(stepsMax: 50) { false }
+            #expect(tree.statistics.readOnlyCause != nil)
+            #expect(try harness.get(tree, makeKey(1, "k")) != nil)
+            #expect(throws: EngineError.self) { try harness.setEpoch(tree, 2, writer: "other") }
+            // Neither another attempt nor opening the tree again leads past the block.
+            #expect(throws: EngineError.self) {
+                try harness.create(wholeRange, epoch: 2, from: [handle], replacing: [tree.id])
+            }
+            let id = tree.id
+            try harness.close(tree)
+            tree = try harness.open(id)
+            let batch = OwnedBatch([put(makeKey(1, "later"), "v")])
+            #expect(throws: EngineError.self) { try harness.write(tree, batch) }
+
+            disk.clearFaults()
+            #expect(harness.scheduler.run { tree.statistics.readOnlyCause == nil })
+            try harness.writeDurably(tree, batch)
+            harness.engine.close()
+            harness = try EngineHarness(smallOptions(), fileSystem: disk.afterPowerCut(seed: seed), seed: seed)
+            #expect(harness.engine.treeInfos().map(\.id) == [id])
+            let opened = try harness.open(id)
+            #expect(try harness.get(opened, makeKey(1, "later")) != nil)
+            handle = try harness.snapshot(opened, 2).handle
+            harness.engine.close()
+        }
+    }
+}

@@ -32,10 +32,24 @@ package final class Engine: Sendable {
         var snapshots: [String: StoredSnapshot] = [:]
         /// Released snapshots, by handle, whose records may still be on disk, with the numbers of the records.
         var releasing: [String: UInt64] = [:]
+        var disputes: [TreeID: Dispute] = [:]
         var damaged: [DamagedPart]
         var nextTree: UInt64
         var nextSnapshot: UInt64
         var isClosed = false
+    }
+
+    /// A tree whose making failed, and which the next start may find nevertheless. Until it is gone for sure, nothing may be
+    /// acknowledged in the trees it names, because that start removes them.
+    private struct Dispute {
+        let manifest: TreeManifest
+        let replaced: [TreeID]
+        let error: EngineError
+
+        func concerns(_ identity: TreeIdentity) -> Bool {
+            let other = manifest.durableState.identity
+            return other.store == identity.store && other.keyGroups.overlaps(identity.keyGroups)
+        }
     }
 
     private struct StoredSnapshot {
@@ -234,13 +248,14 @@ package final class Engine: Sendable {
         executor.execute { [self] in
             let tree = Tree(
                 id: id, engine: self, manifest: manifest, state: durable, recovered: recovered, executor: executor)
-            let isWanted = state.withLock { state -> Bool in
+            let (isWanted, dispute) = state.withLock { state -> (Bool, Dispute?) in
                 state.opening.remove(id)
-                guard !state.isClosed, state.manifests[id] != nil else { return false }
+                guard !state.isClosed, state.manifests[id] != nil else { return (false, nil) }
                 state.open[id] = tree
-                return true
+                return (true, state.disputes.values.first { $0.replaced.contains(id) })
             }
             guard isWanted else { return completion(.failure(.closed(tree: tree.name))) }
+            if let dispute { tree.suspend(because: dispute.error) }
             tree.counters.openMicroseconds = (time.monotonicNanoseconds - asked) / 1000
             tree.startFlush()
             tree.startCompaction()
@@ -254,6 +269,7 @@ package final class Engine: Sendable {
         _ replacing: [TreeID]
     ) throws(EngineError) -> TreeManifest {
         try check(identity, writer)
+        try settleDisputes(identity)
         let (records, id) = try state.withLock { state throws(EngineError) -> ([SnapshotRecord], TreeID) in
             guard !state.isClosed else { throw .closed(tree: identity.store) }
             var records: [SnapshotRecord] = []
@@ -276,12 +292,43 @@ package final class Engine: Sendable {
         do throws(EngineError) {
             try manifest.create()
         } catch {
-            // What was written may be found after a crash; it must be gone before its files may be.
-            discard(manifest)
+            withdraw(manifest, replacing: replacing)
             throw error
         }
         state.withLock { $0.manifests[id] = manifest }
         return manifest
+    }
+
+    /// Removes a tree whose making failed: what was written may be found after a crash. Where the disk does not let it, the
+    /// trees that the new one names wait until it does.
+    private func withdraw(_ manifest: TreeManifest, replacing: [TreeID]) {
+        do throws(EngineError) {
+            try manifest.retire()
+            let replaced = state.withLock { state -> [Tree] in
+                guard state.disputes.removeValue(forKey: manifest.id) != nil else { return [] }
+                return replacing.compactMap { state.open[$0] }
+            }
+            for tree in replaced { tree.mailbox.post { $0.resume() } }
+        } catch {
+            let dispute = Dispute(manifest: manifest, replaced: replacing, error: error)
+            let replaced = state.withLock { state -> [Tree] in
+                state.disputes[manifest.id] = dispute
+                return replacing.compactMap { state.open[$0] }
+            }
+            for tree in replaced { tree.mailbox.post { $0.suspend(because: dispute.error) } }
+            lanes.metadata.submit(afterMilliseconds: options.retryLastMilliseconds) { [self] in
+                withdraw(manifest, replacing: replacing)
+            }
+        }
+    }
+
+    /// A tree must not be made where the remains of another one may still be found: a start would find both.
+    private func settleDisputes(_ identity: TreeIdentity) throws(EngineError) {
+        let disputes = state.withLock { state in state.disputes.values.filter { $0.concerns(identity) } }
+        for dispute in disputes {
+            try dispute.manifest.retire()
+            withdraw(dispute.manifest, replacing: dispute.replaced)
+        }
     }
 
     private func discard(_ manifest: TreeManifest) {

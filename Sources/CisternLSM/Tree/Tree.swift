@@ -71,6 +71,8 @@ package final class Tree: @unchecked Sendable {
     var waiting: [Waiting] = []
     var waitingStart = 0
     var lastTicket: UInt64 = 0
+    /// Up to here the log is durable.
+    var durableTicket: UInt64 = 0
 
     // Background work: at most one flush and one compaction of a tree at a time.
     var isFlushing = false
@@ -148,6 +150,7 @@ package final class Tree: @unchecked Sendable {
         guard epoch == announcedEpoch, epoch == self.epoch else {
             throw .fenced(current: max(announcedEpoch, self.epoch), found: epoch)
         }
+        try checkNotSuspended()
         if sequence <= lastSequence { return try acknowledgeAgain(sequence, durable) }
         guard sequence == lastSequence + 1 else { throw .sequenceGap(expected: lastSequence + 1, found: sequence) }
         if let cause = failures.cause { throw .readOnly(tree: name, cause: cause) }
@@ -254,6 +257,7 @@ package final class Tree: @unchecked Sendable {
             return completion(
                 .failure(.invalidEntry(detail: "a writer name of \(newWriter.utf8.count) bytes is too long")))
         }
+        do throws(EngineError) { try checkNotSuspended() } catch { return completion(.failure(error)) }
         announcedEpoch = newEpoch
         let edit = VersionEdit(session: VersionEdit.Session(epoch: newEpoch, writer: newWriter))
         commit(edit) { tree, result in

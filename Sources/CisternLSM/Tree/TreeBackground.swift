@@ -229,7 +229,9 @@ extension Tree {
     func received(_ event: LogEvent) {
         guard lifecycle != .closed else { return }
         switch event {
-        case .durable(let ticket): acknowledge(upTo: ticket)
+        case .durable(let ticket):
+            durableTicket = ticket
+            if failures.dispute == nil { acknowledge(upTo: ticket) }
         case .failed(let error):
             if failures.log == nil { sealForRecovery() }
             failures.isRestartingLog = false
@@ -242,7 +244,7 @@ extension Tree {
         continueClosing()
     }
 
-    private func acknowledge(upTo ticket: UInt64) {
+    func acknowledge(upTo ticket: UInt64) {
         while waitingStart < waiting.count, waiting[waitingStart].ticket <= ticket {
             let next = waiting[waitingStart]
             waitingStart += 1

@@ -26,13 +26,15 @@ struct TreeFailures {
     var compaction: EngineError?
     /// Keeps files from being merged, and nobody from writing.
     var compactionBlock: CompactionBlock?
+    /// Another tree that should have taken this one's place may still be on disk.
+    var dispute: EngineError?
     var isRetryScheduled = false
     /// A new segment was asked for and not answered yet.
     var isRestartingLog = false
     var attempts = 0
 
     /// Why writes are refused; nil when they are not.
-    var cause: String? { (log ?? flush ?? compaction).map { describe($0) } }
+    var cause: String? { (dispute ?? log ?? flush ?? compaction).map { describe($0) } }
 
     mutating func settle() { if cause == nil { attempts = 0 } }
 }
@@ -60,6 +62,21 @@ extension Tree {
         if failures.log != nil { failWaiting(refusal) }
         failSnapshots(refusal)
         scheduleRetry()
+    }
+
+    /// Nothing is acknowledged until `resume`: the next start may find a tree in this one's place.
+    func suspend(because error: EngineError) { failures.dispute = error }
+
+    /// The other tree is gone. What the log made durable in the meantime is acknowledged now.
+    func resume() {
+        failures.dispute = nil
+        failures.settle()
+        acknowledge(upTo: durableTicket)
+    }
+
+    /// Throws while the tree is suspended.
+    func checkNotSuspended() throws(EngineError) {
+        if let dispute = failures.dispute { throw .readOnly(tree: name, cause: describe(dispute)) }
     }
 
     /// The memtable must reach a table file before a new segment may begin; what is applied and not acknowledged with it.

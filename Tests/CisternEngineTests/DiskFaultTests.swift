@@ -230,3 +230,21 @@ private func diskWithATree() throws -> (disk: MemoryFileSystem, tree: TreeID) {
         }
     }
 }
+
+@Suite struct NumberTests {
+    @Test func aTreeNumberThatASnapshotRemembersIsNotUsedAgain() throws {
+        let disk = MemoryFileSystem()
+        var harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: 1)
+        let tree = try harness.create(wholeRange)
+        let id = tree.id
+        let first = try harness.snapshot(tree, 1)
+        try harness.retire(id)
+        harness.scheduler.runUntilIdle()
+        harness.engine.close()
+        harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: 2)
+        let next = try harness.create(wholeRange)
+        #expect(next.id > id)
+        #expect(try harness.snapshot(next, 1).handle != first.handle)
+        harness.engine.close()
+    }
+}

@@ -162,7 +162,10 @@ struct DirectoryRecovery {
                 let bytes = try asEngineError { () throws(FileError) in
                     try fileSystem.readAll(path, limit: SnapshotFormat.snapshotBytesMax)
                 }
-                contents.snapshots.append((number, try SnapshotFormat.decode(bytes, path: path)))
+                let record = try SnapshotFormat.decode(bytes, path: path)
+                contents.snapshots.append((number, record))
+                // The tree may be gone, and its number would name another one.
+                contents.nextTree = max(contents.nextTree, record.tree.number + 1)
             } catch {
                 contents.damaged.append(DamagedPart(path: path, tree: nil, error: error))
             }
@@ -174,6 +177,10 @@ struct DirectoryRecovery {
     /// A manifest that lost its last edit refers to files that were deleted afterwards: better refused than half read.
     private func checkFiles(_ contents: inout DirectoryContents) {
         let present = contents.tableNumbers
+        // A file that is missing keeps its number: a new one under it would pass for it.
+        let referred =
+            contents.trees.flatMap { $0.state.files.map(\.number) } + contents.snapshots.flatMap(\.record.fileNumbers)
+        contents.nextTable = max(contents.nextTable, (referred.max() ?? 0) + 1)
         for tree in contents.trees {
             guard let missing = tree.state.files.first(where: { !present.contains($0.number) }) else { continue }
             let path = DataDirectory.tree(root, tree.id)

@@ -247,4 +247,74 @@ private func diskWithATree() throws -> (disk: MemoryFileSystem, tree: TreeID) {
         #expect(try harness.snapshot(next, 1).handle != first.handle)
         harness.engine.close()
     }
+
+    @Test func hostileNumbersInNamesAreIgnored() throws {
+        let (disk, id) = try diskWithATree()
+        for path in [
+            "/data/tables/18446744073709551615.sst", "/data/snapshots/18446744073709551615.snap",
+            "/data/trees/18446744073709551615", firstTree + "/18446744073709551615.log",
+            firstTree + "/MANIFEST-18446744073709551615",
+        ] { disk.setContents(path, [1, 2, 3]) }
+        let harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: 2)
+        let tree = try harness.open(id)
+        try harness.writeDurably(tree, OwnedBatch([put(makeKey(1, "l"), "w")]))
+        _ = try harness.snapshot(tree, 1)
+        try harness.setEpoch(tree, 2, writer: "other")
+        harness.engine.close()
+    }
+
+    @Test func numbersNobodyCanCountOnFromAreRefused() {
+        func isRefused(_ change: (inout TreeState) -> Void) -> Bool {
+            var state = TreeState(identity: wholeRange, epoch: 1, writer: "w")
+            change(&state)
+            let bytes =
+                ManifestFormat.encodeHeader(tree: TreeID(1), number: 1) + ManifestFormat.encode(state, number: 1)
+            return (try? ManifestFormat.decode(bytes, path: "m", tree: TreeID(1), number: 1)) == nil
+        }
+        #expect(!isRefused { $0.flushed.sequence = 7 })
+        #expect(isRefused { $0.flushed.sequence = .max })
+        #expect(isRefused { $0.firstSegment = .max })
+        #expect(isRefused { $0.levels[1] = [hugeFile(.max, 0, 127)] })
+        #expect(throws: EngineError.self) {
+            try ManifestFormat.decodeCurrent(ManifestFormat.encodeCurrent(.max), path: "c")
+        }
+        let snapshot = SnapshotRecord(
+            handle: "h", identity: wholeRange, tree: TreeID(.max), checkpoint: 1,
+            progress: WriteProgress(epoch: 1, sequence: 1, watermark: 0), createdMilliseconds: 0,
+            levels: TreeState(identity: wholeRange, epoch: 1, writer: "w").levels)
+        #expect(throws: EngineError.self) {
+            try SnapshotFormat.decode(SnapshotFormat.encode(snapshot), path: "s")
+        }
+    }
+
+    private func hugeFile(_ number: UInt64, _ first: UInt16, _ last: UInt16) -> FileRecord {
+        var summary = TableSummary()
+        summary.entryCount = .max
+        summary.fileBytes = .max
+        summary.keyGroups = wholeRange.keyGroups
+        summary.smallestKey = makeKey(0, "a")
+        summary.largestKey = makeKey(127, "z")
+        return FileRecord(number: number, window: KeyGroupRange(first: first, last: last), summary: summary)
+    }
+
+    @Test func sizesThatAddUpToTooMuchStayAtTheLargest() {
+        let half = hugeFile(1, 0, 63)
+        #expect(half.windowedBytes == .max / 2 && half.windowedEntries == .max / 2)
+        let files = [half, hugeFile(2, 0, 127)]
+        #expect(files.windowedBytes == .max && files.windowedEntries == .max)
+        let picker = CompactionPicker(options: CompactionOptions())
+        #expect(picker.score(1, files) > 1)
+    }
+
+    @Test func delaysBeyondADayAreRefused() {
+        for change in [
+            { (options: inout EngineOptions) in options.retryLastMilliseconds = .max },
+            { (options: inout EngineOptions) in options.expiryCheckMilliseconds = .max },
+            { (options: inout EngineOptions) in options.busyRetryMilliseconds = .max },
+        ] {
+            var options = smallOptions()
+            change(&options)
+            #expect(throws: EngineError.self) { try options.validate() }
+        }
+    }
 }

@@ -62,7 +62,7 @@ package struct CompactionPicker: Sendable {
     /// At 1 and above a level needs compaction.
     package func score(_ level: Int, _ files: [FileRecord]) -> Double {
         if level == 0 { return Double(files.count) / Double(options.levelZeroTrigger) }
-        let bytes = files.reduce(UInt64(0)) { $0 + $1.windowedBytes }
+        let bytes = files.windowedBytes
         return Double(bytes) / Double(targetBytes(level)) * (bytes > targetBytes(level) ? 1 : 0)
     }
 
@@ -89,7 +89,7 @@ package struct CompactionPicker: Sendable {
         for file in levels[level] {
             let bounds = KeyBounds(smallest: file.smallestKey, largest: file.largestKey)
             let below = levels[level + 1].filter { $0.overlaps(bounds) }
-            let bytes = below.reduce(UInt64(0)) { $0 + $1.windowedBytes }
+            let bytes = below.windowedBytes
             let cost = Double(bytes) / Double(max(file.windowedBytes, 1))
             if best == nil || cost < best!.cost { best = (file, below, cost) }
         }

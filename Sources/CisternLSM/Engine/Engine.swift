@@ -156,7 +156,7 @@ package final class Engine: Sendable {
             return TreeInfo(
                 id: manifest.id, identity: state.identity, epoch: state.epoch, writer: state.writer,
                 flushed: state.flushed, fileCount: state.levels.reduce(0) { $0 + $1.count },
-                bytes: state.files.reduce(0) { $0 + $1.windowedBytes })
+                bytes: state.files.windowedBytes)
         }.sorted { $0.id < $1.id }
     }
 
@@ -415,7 +415,7 @@ package final class Engine: Sendable {
         let files = record.levels.joined()
         let stored = state.withLock { [record] state -> StoredSnapshot in
             let held = Set(state.snapshots.values.flatMap(\.record.fileNumbers))
-            let newBytes = files.reduce(0) { held.contains($1.number) ? $0 : $0 + $1.windowedBytes }
+            let newBytes = files.filter { !held.contains($0.number) }.windowedBytes
             let stored = StoredSnapshot(number: number, epoch: epoch, record: record, newBytes: newBytes)
             state.snapshots[record.handle] = stored
             return stored

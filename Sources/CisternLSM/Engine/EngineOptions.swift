@@ -46,16 +46,21 @@ package struct EngineOptions: Sendable {
         try check("levelOneBytes", Int(clamping: compaction.levelOneBytes), 1...Int.max)
         try check("levelMultiplier", Int(clamping: compaction.levelMultiplier), 2...1000)
         try check("targetFileBytes", Int(clamping: compaction.targetFileBytes), 1...Int.max)
-        try check("retryFirstMilliseconds", Int(clamping: retryFirstMilliseconds), 1...Int.max)
+        let milliseconds = 1...EngineOptions.millisecondsMax
+        try check("retryFirstMilliseconds", Int(clamping: retryFirstMilliseconds), milliseconds)
+        try check("retryLastMilliseconds", Int(clamping: retryLastMilliseconds), milliseconds)
         guard retryLastMilliseconds >= retryFirstMilliseconds else {
             throw .unsupported(
                 detail: "retryLastMilliseconds \(retryLastMilliseconds) is below retryFirstMilliseconds "
                     + "\(retryFirstMilliseconds)")
         }
-        try check("expiryCheckMilliseconds", Int(clamping: expiryCheckMilliseconds), 1...Int.max)
+        try check("expiryCheckMilliseconds", Int(clamping: expiryCheckMilliseconds), milliseconds)
+        try check("busyRetryMilliseconds", Int(clamping: busyRetryMilliseconds), milliseconds)
     }
 
     package static let memtableBytesRange = 4096...(1 << 31)
+    /// A day.
+    package static let millisecondsMax = 86_400_000
     /// The lower bound keeps small memtables from being sealed early, the upper one keeps a segment far below
     /// `LogFormat.segmentBytesMax`, whatever the last batch adds.
     package static let logSegmentBytesRange = (64 << 20)...(1 << 30)
@@ -83,4 +88,6 @@ package enum EngineLimits {
     package static let batchEntriesMax = 65_536
     package static let storeNameBytesMax = 512
     package static let writerNameBytesMax = 512
+    /// Numbers of files, trees, segments and batches that are read from a disk: counting on from a larger one could overflow.
+    package static let numberMax: UInt64 = 999_999_999_999_999_999
 }

@@ -122,7 +122,7 @@ package enum LogFormat {
     private static func decodeBody(_ whole: UnsafeRawBufferPointer) -> LogRecord? {
         var reader = unsafe ByteReader(whole)
         guard reader.skip(16), let durableBytes = reader.readInteger(as: UInt64.self),
-            let epoch = reader.readInteger(as: UInt64.self), let sequence = reader.readInteger(as: UInt64.self),
+            let epoch = reader.readInteger(as: UInt64.self), let sequence = reader.readNumber(),
             let watermark = reader.readInteger(as: UInt64.self), let count = reader.readInteger(as: UInt32.self),
             let keyBytes = reader.readInteger(as: UInt32.self), let valueBytes = reader.readInteger(as: UInt32.self),
             let flags = reader.readInteger(as: UInt32.self), flags <= expiriesFlag

@@ -55,7 +55,7 @@ package struct SnapshotRecord: Equatable, Sendable {
         SnapshotInfo(
             handle: handle, identity: identity, tree: tree, checkpoint: checkpoint, progress: progress,
             createdMilliseconds: createdMilliseconds, fileCount: levels.reduce(0) { $0 + $1.count },
-            bytes: levels.joined().reduce(0) { $0 + $1.windowedBytes })
+            bytes: levels.joined().windowedBytes)
     }
 
     package var fileNumbers: [UInt64] { levels.joined().map(\.number) }
@@ -120,7 +120,8 @@ package enum SnapshotFormat {
     private static func decodeBody(_ bytes: UnsafeRawBufferPointer) -> SnapshotRecord? {
         var reader = unsafe ByteReader(bytes)
         guard reader.skip(headerBytes), let handle = readName(&reader), let identity = TreeIdentity.decode(&reader),
-            let tree = reader.readVarint(), let checkpoint = reader.readInteger(as: UInt64.self),
+            let tree = reader.readVarint(), tree <= EngineLimits.numberMax,
+            let checkpoint = reader.readInteger(as: UInt64.self),
             let progress = WriteProgress.decode(&reader), let created = reader.readInteger(as: UInt64.self),
             let levels = FileRecord.decodeLevels(&reader), reader.isAtEnd
         else { return nil }

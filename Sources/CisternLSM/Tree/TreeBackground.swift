@@ -155,7 +155,8 @@ extension Tree {
                 mailbox.post(to: self) { tree in
                     var edit = removal
                     edit.added = files.map { VersionEdit.Addition(level: plan.outputLevel, file: $0) }
-                    tree.counters.compactedBytes += plan.inputs.reduce(0) { $0 + $1.file.windowedBytes }
+                    tree.counters.compactedBytes = tree.counters.compactedBytes.saturatingAdding(
+                        plan.inputs.map(\.file).windowedBytes)
                     tree.counters.compactionWrittenBytes += files.reduce(0) { $0 + $1.summary.fileBytes }
                     tree.commitCompaction(edit, written: files.map(\.number))
                 }

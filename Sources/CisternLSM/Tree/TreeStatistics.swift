@@ -69,10 +69,10 @@ extension Tree {
         result.sealedMemtables = sealed.count
         result.queuedLogBytes = log?.queuedBytes ?? 0
         result.levels = state.levels.map { level in
-            TreeStatistics.Level(files: level.count, bytes: level.reduce(0) { $0 + $1.windowedBytes })
+            TreeStatistics.Level(files: level.count, bytes: level.windowedBytes)
         }
         let memtableEntries = sealed.reduce(active.entryCount) { $0 + $1.memtable.entryCount }
-        result.approximateEntries = state.files.reduce(UInt64(memtableEntries)) { $0 + $1.windowedEntries }
+        result.approximateEntries = state.files.windowedEntries.saturatingAdding(UInt64(memtableEntries))
         result.batches = counters.batches
         result.entries = counters.entries
         result.duplicates = counters.duplicates

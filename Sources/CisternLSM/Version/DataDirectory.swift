@@ -39,6 +39,9 @@ package enum DataDirectory {
     package static func segmentNumber(ofName name: String) -> UInt64? { number(name, suffix: ".log") }
     package static func snapshotNumber(ofName name: String) -> UInt64? { number(name, suffix: ".snap") }
 
+    /// A name with more digits is no name of ours: counting on from it could not go on for long.
+    private static let nameDigitsMax = 18
+
     private static func padded(_ number: UInt64, _ width: Int) -> String {
         let digits = String(number)
         return String(repeating: "0", count: max(0, width - digits.count)) + digits
@@ -49,7 +52,7 @@ package enum DataDirectory {
             return nil
         }
         let digits = name.dropFirst(prefix.count).dropLast(suffix.count)
-        guard digits.allSatisfy({ $0.isASCII && $0.isNumber }) else { return nil }
+        guard digits.count <= nameDigitsMax, digits.allSatisfy({ $0.isASCII && $0.isNumber }) else { return nil }
         return UInt64(digits)
     }
 }

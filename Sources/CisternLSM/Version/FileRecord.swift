@@ -48,13 +48,31 @@ package struct FileRecord: Equatable, Sendable {
     /// Entries that the window stands for, estimated like the bytes.
     package var windowedEntries: UInt64 {
         guard isPartial, let shown = window.intersection(summary.keyGroups) else { return summary.entryCount }
-        return summary.entryCount * UInt64(shown.count) / UInt64(summary.keyGroups.count)
+        return summary.entryCount.scaled(by: shown.count, of: summary.keyGroups.count)
     }
 
     /// Bytes of the file that the window stands for, estimated from the share of its key groups.
     package var windowedBytes: UInt64 {
         guard isPartial, let shown = window.intersection(summary.keyGroups) else { return summary.fileBytes }
-        return summary.fileBytes * UInt64(shown.count) / UInt64(summary.keyGroups.count)
+        return summary.fileBytes.scaled(by: shown.count, of: summary.keyGroups.count)
+    }
+}
+
+// Sums of what was read from a disk, which may be anything: too large ones end at the largest number.
+extension Sequence<FileRecord> {
+    package var windowedBytes: UInt64 { reduce(0) { $0.saturatingAdding($1.windowedBytes) } }
+    package var windowedEntries: UInt64 { reduce(0) { $0.saturatingAdding($1.windowedEntries) } }
+}
+
+extension UInt64 {
+    func saturatingAdding(_ other: UInt64) -> UInt64 {
+        let (sum, overflow) = addingReportingOverflow(other)
+        return overflow ? .max : sum
+    }
+
+    /// - Precondition: `part` is at most `whole`, which is positive; so the result fits.
+    fileprivate func scaled(by part: Int, of whole: Int) -> UInt64 {
+        UInt64(whole).dividingFullWidth(multipliedFullWidth(by: UInt64(part))).quotient
     }
 }
 

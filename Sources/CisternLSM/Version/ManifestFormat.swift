@@ -41,7 +41,9 @@ package enum ManifestFormat {
             throw corruption(path, 0, "expected \(currentBytes) bytes, found \(bytes.count)")
         }
         let fields = unsafe bytes.withUnsafeBytes { unsafe decodeCurrentFields($0) }
-        guard let fields else { throw corruption(path, 0, "the checksum or the magic number does not match") }
+        guard let fields else {
+            throw corruption(path, 0, "the checksum, the magic number or the manifest number does not fit")
+        }
         try checkVersion(fields.version, path: path)
         return fields.number
     }
@@ -54,7 +56,7 @@ package enum ManifestFormat {
         }
         var reader = unsafe ByteReader(covered)
         guard reader.readInteger(as: UInt32.self) == currentMagic, let version = reader.readInteger(as: UInt16.self),
-            reader.skip(2), let number = reader.readInteger(as: UInt64.self)
+            reader.skip(2), let number = reader.readNumber()
         else { return nil }
         return (version, number)
     }

@@ -21,11 +21,11 @@ extension TreeState {
         else { return nil }
         var replaces: [TreeID] = []
         for _ in 0..<replacedCount {
-            guard let number = reader.readVarint() else { return nil }
+            guard let number = reader.readVarint(), number <= EngineLimits.numberMax else { return nil }
             replaces.append(TreeID(number))
         }
         guard let epoch = reader.readInteger(as: UInt64.self), let writer = readName(&reader),
-            let flushed = WriteProgress.decode(&reader), let firstSegment = reader.readInteger(as: UInt64.self),
+            let flushed = WriteProgress.decode(&reader), let firstSegment = reader.readNumber(),
             let levels = FileRecord.decodeLevels(&reader)
         else { return nil }
         var state = TreeState(identity: identity, epoch: epoch, writer: writer)
@@ -79,7 +79,7 @@ extension VersionEdit {
             edit.flushed = progress
         }
         if flags & segmentFlag != 0 {
-            guard let segment = reader.readInteger(as: UInt64.self) else { return nil }
+            guard let segment = reader.readNumber() else { return nil }
             edit.firstSegment = segment
         }
         guard let removedCount = reader.readVarint(), removedCount <= UInt64(reader.remaining) else { return nil }
@@ -109,7 +109,8 @@ extension FileRecord {
     }
 
     static func decode(_ reader: inout ByteReader) -> FileRecord? {
-        guard let number = reader.readVarint(), let first = reader.readInteger(as: UInt16.self),
+        guard let number = reader.readVarint(), number <= EngineLimits.numberMax,
+            let first = reader.readInteger(as: UInt16.self),
             let last = reader.readInteger(as: UInt16.self), first <= last,
             let fileBytes = reader.readInteger(as: UInt64.self), let properties = unsafe reader.readLengthPrefixed(),
             let summary = unsafe TableSummary.decode(properties, fileBytes: fileBytes)
@@ -167,10 +168,18 @@ extension WriteProgress {
     }
 
     static func decode(_ reader: inout ByteReader) -> WriteProgress? {
-        guard let epoch = reader.readInteger(as: UInt64.self), let sequence = reader.readInteger(as: UInt64.self),
+        guard let epoch = reader.readInteger(as: UInt64.self), let sequence = reader.readNumber(),
             let watermark = reader.readInteger(as: UInt64.self)
         else { return nil }
         return WriteProgress(epoch: epoch, sequence: sequence, watermark: watermark)
+    }
+}
+
+extension ByteReader {
+    /// A number that is counted on from.
+    mutating func readNumber() -> UInt64? {
+        guard let number = readInteger(as: UInt64.self), number <= EngineLimits.numberMax else { return nil }
+        return number
     }
 }
 

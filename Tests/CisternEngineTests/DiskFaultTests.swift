@@ -317,4 +317,12 @@ private func diskWithATree() throws -> (disk: MemoryFileSystem, tree: TreeID) {
             #expect(throws: EngineError.self) { try options.validate() }
         }
     }
+
+    @Test func aSnapshotOfAnotherStoreIsRefused() throws {
+        let harness = try EngineHarness(smallOptions(), fileSystem: MemoryFileSystem(), seed: 1)
+        let handle = try harness.snapshot(try harness.create(wholeRange), 1).handle
+        let other = TreeIdentity(store: "other", keyGroups: wholeRange.keyGroups, keyGroupCount: 128)
+        #expect(throws: EngineError.self) { try harness.create(other, from: [handle]) }
+        harness.engine.close()
+    }
 }

@@ -58,6 +58,11 @@ package enum SnapshotUnion {
         var next = UInt32(range.first)
         var previousLast: UInt16?
         for snapshot in used {
+            guard snapshot.identity.store == identity.store else {
+                throw .unsupported(
+                    detail: "snapshot \(snapshot.handle) is of store \(snapshot.identity.store), and the tree of "
+                        + "\(identity.store): restore from snapshots of the same store")
+            }
             guard snapshot.identity.keyGroupCount == identity.keyGroupCount else {
                 throw .unsupported(
                     detail:

@@ -14,8 +14,10 @@ help: ## this list
 run: packages build ## the flights job: a state server, workers, a kill, a restore, the tables. ARGS="--help" lists its options
 	@$(BUILD)/cistern example flights $(ARGS)
 
+# One test after the other: together they keep the few threads of the test process so busy that deadlines pass elsewhere,
+# and the end-to-end tests, which take most of the time, use all cores by themselves.
 test: packages-test tests ## all tests, release build
-	$(SWIFT) test -c $(CONFIGURATION) --skip-build
+	$(SWIFT) test -c $(CONFIGURATION) --skip-build --no-parallel
 
 lint: ## swift format, strict
 	$(SWIFT) format lint --strict --parallel -r $(SOURCES)

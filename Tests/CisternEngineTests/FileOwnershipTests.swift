@@ -21,7 +21,7 @@ private func tables(_ disk: MemoryFileSystem) -> [String] { disk.paths.filter { 
     }
 
     @Test func aTreeThatGoesWhileItsJobsEndLeavesNoFile() throws {
-        for seed in UInt64(1)...60 {
+        for seed in UInt64(1)...40 {
             let disk = MemoryFileSystem(seed: seed)
             let harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: seed)
             var tree: Tree? = try harness.create(wholeRange)
@@ -36,7 +36,7 @@ private func tables(_ disk: MemoryFileSystem) -> [String] { disk.paths.filter { 
     }
 
     @Test func aTreeThatMovesWhileItIsRetiredLeavesNoFile() throws {
-        for seed in UInt64(1)...200 {
+        for seed in UInt64(1)...80 {
             let disk = MemoryFileSystem(seed: seed)
             let harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: seed)
             let tree = try harness.create(wholeRange)
@@ -95,7 +95,7 @@ private func tables(_ disk: MemoryFileSystem) -> [String] { disk.paths.filter { 
         let done = Guarded(false)
         user.submit {
             var random = SeededRandom(seed: 1)
-            for _ in 0..<100_000 {
+            for _ in 0..<20_000 {
                 let table = directory.table(7)
                 // So that the end of the reference meets every moment of the other thread's call.
                 var spin = random.next() % 64

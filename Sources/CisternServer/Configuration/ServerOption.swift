@@ -76,8 +76,8 @@ extension ServerOption {
                 return true
             }),
         .bytes(
-            "memtable_bytes", \.memtableBytes, 64 << 10...4 << 30,
-            "memory of a tree before it is flushed, 64 KiB to 4 GiB"),
+            "memtable_bytes", \.memtableBytes, 64 << 10...2 << 30,
+            "memory of a tree before it is flushed, 64 KiB to 2 GiB"),
         .bytes(
             "block_cache_bytes", \.blockCacheBytes, 1 << 20...1 << 40,
             "cache of file blocks, shared by all trees, from 1 MiB"),

@@ -13,6 +13,7 @@ package protocol FileSystem: Sendable {
     func size(_ path: String) throws(FileError) -> UInt64
     /// A new empty file for appending; fails when it exists.
     func createAppend(_ path: String) throws(FileError) -> any AppendFile
+    /// The file must keep its name while it is read: it may be closed and opened again between two reads.
     func openRead(_ path: String) throws(FileError) -> any RandomReadFile
     /// Reads a whole file; refuses more than `limit` bytes.
     func readAll(_ path: String, limit: Int) throws(FileError) -> [UInt8]

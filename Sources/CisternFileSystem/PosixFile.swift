@@ -44,20 +44,25 @@ final class PosixAppendFile: AppendFile, @unchecked Sendable {
 final class PosixReadFile: RandomReadFile {
     let path: String
     let size: UInt64
-    private let descriptor: Int32
+    private let pool: DescriptorPool
+    private let pooled: PooledDescriptor
 
-    init(path: String, descriptor: Int32, size: UInt64) {
+    /// Takes over the descriptor.
+    init(path: String, descriptor: Int32, size: UInt64, pool: DescriptorPool) {
         self.path = path
-        self.descriptor = descriptor
         self.size = size
+        self.pool = pool
+        pooled = pool.adopt(descriptor, path: path)
     }
 
-    deinit { _ = Glibc.close(descriptor) }
+    deinit { pool.close(pooled) }
 
     func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(FileError) {
         guard offset <= UInt64(Int64.max) - UInt64(buffer.count) else {
             throw FileError(operation: "read", path: path, reason: .endOfFile)
         }
+        let descriptor = try pool.enter(pooled)
+        defer { pooled.leave() }
         var done = 0
         while done < buffer.count {
             let count = unsafe pread(

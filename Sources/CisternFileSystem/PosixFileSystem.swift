@@ -1,10 +1,17 @@
 // The Linux implementation of `FileSystem`: plain blocking system calls, EINTR retried, short reads and writes continued,
-// every failure a typed error with operation, path and errno. Holds no state, so any thread may use it.
+// every failure a typed error with operation, path and errno. Its one state, the pool of descriptors for reading, is behind a
+// lock, so any thread may use it.
 
 internal import Glibc
 
 package struct PosixFileSystem: FileSystem {
-    package init() {}
+    private let descriptors: DescriptorPool
+
+    /// - Parameter openFilesMax: how many files stay open for reading. nil: half of what the process may open.
+    package init(openFilesMax: Int? = nil) { descriptors = DescriptorPool(openFilesMax: openFilesMax) }
+
+    /// Files that are open for reading at this moment.
+    package var openFileCount: Int { descriptors.openCount }
 
     package func createDirectory(_ path: String) throws(FileError) {
         var prefix = path.hasPrefix("/") ? "/" : ""
@@ -64,7 +71,8 @@ package struct PosixFileSystem: FileSystem {
             close(descriptor)
             throw error
         }
-        return PosixReadFile(path: path, descriptor: descriptor, size: UInt64(status.st_size))
+        return PosixReadFile(
+            path: path, descriptor: descriptor, size: UInt64(status.st_size), pool: descriptors)
     }
 
     package func readAll(_ path: String, limit: Int) throws(FileError) -> [UInt8] {
@@ -128,7 +136,7 @@ private func readFully(_ file: any RandomReadFile, into bytes: inout [UInt8]) th
     try outcome.get()
 }
 
-private func openDescriptor(_ path: String, _ flags: Int32, operation: String) throws(FileError) -> Int32 {
+func openDescriptor(_ path: String, _ flags: Int32, operation: String) throws(FileError) -> Int32 {
     while true {
         let descriptor = unsafe open(path, flags | O_CLOEXEC, 0o644)
         if descriptor >= 0 { return descriptor }

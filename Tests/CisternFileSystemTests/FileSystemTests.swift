@@ -109,6 +109,83 @@ private func exercise(_ fileSystem: any FileSystem, in directory: String) throws
     }
 }
 
+@Suite struct DescriptorPoolTests {
+    @Test func moreFilesAreReadableThanMayBeOpen() throws {
+        try withTemporaryDirectory { directory in
+            let fileSystem = PosixFileSystem(openFilesMax: 4)
+            let files = try (0..<20).map { number in
+                let file = try fileSystem.createAppend("\(directory)/\(number)")
+                try file.append([UInt8(number), 7])
+                file.close()
+                return try fileSystem.openRead("\(directory)/\(number)")
+            }
+            #expect(fileSystem.openFileCount == 4)
+            for _ in 0..<3 {
+                for number in files.indices {
+                    #expect(try fill(files[number], at: 0, count: 2) == [UInt8(number), 7])
+                    #expect(fileSystem.openFileCount <= 4)
+                }
+            }
+        }
+    }
+
+    @Test func aFileThatIsLetGoOfGivesItsDescriptorBack() throws {
+        try withTemporaryDirectory { directory in
+            let fileSystem = PosixFileSystem(openFilesMax: 100)
+            try fileSystem.createAppend(directory + "/a").close()
+            var file: (any RandomReadFile)? = try fileSystem.openRead(directory + "/a")
+            #expect(fileSystem.openFileCount == 1)
+            #expect(file?.size == 0)
+            file = nil
+            #expect(fileSystem.openFileCount == 0)
+        }
+    }
+
+    @Test func readsFromManyThreadsShareAFewDescriptors() async throws {
+        let template = "/tmp/cistern-fs-pool-\(getpid())"
+        let fileSystem = PosixFileSystem(openFilesMax: 3)
+        try fileSystem.createDirectory(template)
+        let files = try (0..<16).map { number in
+            let file = try fileSystem.createAppend("\(template)/\(number)")
+            try file.append([UInt8](repeating: UInt8(number), count: 64))
+            file.close()
+            return try fileSystem.openRead("\(template)/\(number)")
+        }
+        await withTaskGroup(of: Int.self) { group in
+            for worker in 0..<4 {
+                group.addTask {
+                    var right = 0
+                    for round in 0..<400 {
+                        let number = (round * 7 + worker) % files.count
+                        let bytes = try? fill(files[number], at: 0, count: 64)
+                        if bytes == [UInt8](repeating: UInt8(number), count: 64) { right += 1 }
+                    }
+                    return right
+                }
+            }
+            for await right in group { #expect(right == 400) }
+        }
+        #expect(fileSystem.openFileCount <= 3)
+        for number in files.indices { try fileSystem.remove("\(template)/\(number)") }
+        try fileSystem.remove(template)
+    }
+
+    @Test func aFileThatIsGoneIsNamedWhenItIsOpenedAgain() throws {
+        try withTemporaryDirectory { directory in
+            let fileSystem = PosixFileSystem(openFilesMax: 1)
+            try fileSystem.createAppend(directory + "/a").close()
+            let first = try fileSystem.openRead(directory + "/a")
+            try fileSystem.createAppend(directory + "/b").close()
+            let second = try fileSystem.openRead(directory + "/b")
+            try fileSystem.remove(directory + "/a")
+            #expect(throws: FileError(operation: "open again", path: directory + "/a", reason: .errno(ENOENT))) {
+                try fill(first, at: 0, count: 1)
+            }
+            #expect(second.size == 0)
+        }
+    }
+}
+
 @Suite struct MemoryFileSystemTests {
     @Test(arguments: Seeds.seeds(count: 20)) func aPowerCutKeepsWhatWasSynced(seed: UInt64) throws {
         let fileSystem = MemoryFileSystem(seed: seed)

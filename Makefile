@@ -6,7 +6,7 @@ BUILD := .build/$(CONFIGURATION)
 # Everything that is formatted and linted.
 SOURCES := Package.swift Sources Tests Examples Benchmarks
 
-.PHONY: help run test lint format layers protos soak bench clean build tests packages packages-test packages-protos
+.PHONY: help run test lint format layers swifterror protos soak bench clean build tests packages packages-test packages-protos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -24,6 +24,10 @@ lint: ## swift format, strict
 
 layers: ## who may import whom
 	@.ci/check-layers
+
+swifterror: build ## the built program does not show a known bug of the compiler
+	@.ci/install-packages binutils
+	@.ci/check-swifterror $(BUILD)/cistern
 
 format: ## formats the sources in place
 	$(SWIFT) format -i --parallel -r $(SOURCES)

@@ -109,6 +109,27 @@ package struct CompactionPicker: Sendable {
             kind: mayMove ? .move : .merge, inputs: inputs, outputLevel: level + 1, isBottommost: isBottommost)
     }
 
+    /// Everything of a range of key groups into the bottom level; nil when nothing is to be gained. Files that reach beyond
+    /// the range take with them what they overlap further down, so that no older entry ends above a newer one.
+    package func fullPlan(_ levels: [[FileRecord]], keyGroups: KeyGroupRange) -> CompactionPlan? {
+        let bottom = levels.count - 1
+        var inputs: [CompactionPlan.Input] = []
+        // Runs of level 0 overlap each other, so they go together.
+        if levels[0].contains(where: { $0.shows(keyGroups) }) {
+            inputs = levels[0].map { CompactionPlan.Input(level: 0, file: $0) }
+        }
+        for level in 1..<bottom {
+            let bounds = KeyBounds(of: inputs.map(\.file))
+            inputs += levels[level].filter { $0.shows(keyGroups) || $0.overlaps(bounds) }
+                .map { CompactionPlan.Input(level: level, file: $0) }
+        }
+        let bounds = KeyBounds(of: inputs.map(\.file))
+        inputs += levels[bottom].filter { $0.overlaps(bounds) || ($0.shows(keyGroups) && $0.hasDeadWeight) }
+            .map { CompactionPlan.Input(level: bottom, file: $0) }
+        if inputs.isEmpty { return nil }
+        return CompactionPlan(kind: .merge, inputs: inputs, outputLevel: bottom, isBottommost: true)
+    }
+
     // MARK: Expiry
 
     /// Files without a living entry. An expired entry still hides older ones of its key, so a file may go only when every
@@ -141,5 +162,19 @@ package struct CompactionPicker: Sendable {
         guard file.summary.isExpired(clock) else { return false }
         let bounds = KeyBounds(smallest: file.smallestKey, largest: file.largestKey)
         return !older.contains { $0.overlaps(bounds) }
+    }
+}
+
+extension FileRecord {
+    fileprivate func shows(_ keyGroups: KeyGroupRange) -> Bool {
+        window.intersection(summary.keyGroups)?.overlaps(keyGroups) ?? false
+    }
+
+    fileprivate func overlaps(_ bounds: KeyBounds?) -> Bool { bounds.map { overlaps($0) } ?? false }
+
+    /// At the bottom a rewrite of the file would leave something out.
+    fileprivate var hasDeadWeight: Bool {
+        isPartial || summary.deleteCount > 0 || summary.appendCount > 0
+            || summary.neverExpiringCount < summary.entryCount
     }
 }

@@ -82,6 +82,10 @@ package final class Tree: @unchecked Sendable {
     var unfinishedCompaction: UnfinishedCompaction?
     var failures = TreeFailures()
     var snapshots: [PendingSnapshot] = []
+    /// Full compactions asked for, in order; the compaction that runs is the first one's when `runsRequest` is set.
+    var compactionRequests: [CompactionRequest] = []
+    var runsRequest = false
+    var idleCompletions: [@Sendable () -> Void] = []
     var lifecycle = Lifecycle.open
     var closing: [@Sendable (Result<Void, EngineError>) -> Void] = []
     var counters = TreeCounters()

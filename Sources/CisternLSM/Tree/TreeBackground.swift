@@ -83,9 +83,11 @@ extension Tree {
         if flushed.progress.epoch == epoch { durableSequence = max(durableSequence, flushed.progress.sequence) }
         pruneLog()
         advanceSnapshots()
+        advanceCompactionRequests()
         startFlush()
         startCompaction()
         continueRecovery()
+        announceIdle()
         continueClosing()
     }
 
@@ -130,6 +132,7 @@ extension Tree {
             failures.isRestartingLog = false
             failures.log = nil
             failures.settle()
+            announceIdle()
         }
         continueClosing()
     }

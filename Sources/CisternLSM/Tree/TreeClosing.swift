@@ -35,6 +35,7 @@ extension Tree {
             isFlushed ? .success(()) : .failure(failures.flush ?? .closed(tree: name))
         failWaiting(.closed(tree: name))
         failSnapshots(.closed(tree: name))
+        failMaintenance(.closed(tree: name))
         giveUpUnfinished()
         letGo()
         finishClosing(result)
@@ -69,6 +70,7 @@ extension Tree {
         let gone = EngineError.closed(tree: name)
         failWaiting(gone)
         failSnapshots(gone)
+        failMaintenance(gone)
         giveUpUnfinished()
         let completions = closing
         closing = []

@@ -19,8 +19,22 @@ extension Tree {
             isCompacting = true
             return commitCompaction(unfinished.edit, written: unfinished.written)
         }
+        if let request = dueCompactionRequest { return startRequested(request) }
         guard let plan = picker.pick(state.levels, clock: clock) else { return compactionIdle() }
-        if plan.kind == .merge, isMergeBlocked { return }
+        if plan.kind == .merge, isMergeBlocked { return announceIdle() }
+        start(plan)
+    }
+
+    private func startRequested(_ request: CompactionRequest) {
+        guard let plan = picker.fullPlan(state.levels, keyGroups: request.keyGroups) else {
+            finishCompactionRequest(.success(()))
+            return startCompaction()
+        }
+        runsRequest = true
+        start(plan)
+    }
+
+    private func start(_ plan: CompactionPlan) {
         isCompacting = true
         var edit = VersionEdit()
         edit.removed = plan.inputs.map { VersionEdit.Removal(level: $0.level, file: $0.file.id) }
@@ -70,6 +84,10 @@ extension Tree {
                 tree.failures.compactionBlock = nil
                 tree.install(edit)
                 tree.counters.compactions += 1
+                if tree.runsRequest {
+                    tree.runsRequest = false
+                    tree.finishCompactionRequest(.success(()))
+                }
                 tree.startCompaction()
             case .failure(let error):
                 tree.unfinishedCompaction = UnfinishedCompaction(edit: edit, written: written)
@@ -85,7 +103,12 @@ extension Tree {
         if case .invalidEntry(let detail) = error {
             failures.compaction = nil
             failures.compactionBlock = CompactionBlock(cause: detail, levelZeroFiles: state.levels[0].count)
+            if runsRequest { finishCompactionRequest(.failure(error)) }
+            runsRequest = false
+            announceIdle()
         } else if lifecycle == .open {
+            // A request stays: it is tried again with the compactions.
+            if unfinishedCompaction == nil { runsRequest = false }
             fail(\.compaction, error)
         }
         continueClosing()
@@ -101,6 +124,7 @@ extension Tree {
     private func compactionIdle() {
         failures.compaction = nil
         failures.compactionBlock = nil
+        announceIdle()
     }
 
     /// Looks for expired files from time to time, for trees that nobody writes to, and tries a blocked merge again.

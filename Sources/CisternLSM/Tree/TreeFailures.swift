@@ -72,6 +72,7 @@ extension Tree {
         failures.dispute = nil
         failures.settle()
         acknowledge(upTo: durableTicket)
+        announceIdle()
     }
 
     /// Throws while the tree is suspended.

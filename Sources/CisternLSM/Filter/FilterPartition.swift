@@ -29,21 +29,24 @@ enum FilterFormat {
     }
 }
 
-/// The filter of `hashes`, or an empty one when `bitsPerKey` is 0.
-func buildFilter(_ hashes: [UInt64], bitsPerKey: Int) -> [UInt8] {
-    if bitsPerKey == 0 || hashes.isEmpty { return [] }
+/// Appends the filter of `hashes`, whose number is `count`, to `output`.
+/// - Returns: its size.
+func buildFilter(_ hashes: UnsafePointer<UInt64>, count: Int, bitsPerKey: Int, into output: inout GrowingBuffer) -> Int
+{
+    if bitsPerKey == 0 || count == 0 { return 0 }
     let blockBits = FilterFormat.blockBytes * 8
-    let blockCount = (hashes.count * bitsPerKey + blockBits - 1) / blockBits
-    var words = [SIMD8<UInt32>](repeating: .zero, count: blockCount)
-    for hash in hashes {
-        words[FilterFormat.blockOffset(hash, blockCount: blockCount) / FilterFormat.blockBytes] |= FilterFormat.mask(
-            hash)
+    let blockCount = (count * bitsPerKey + blockBits - 1) / blockBits
+    let byteCount = blockCount * FilterFormat.blockBytes
+    let blocks = unsafe output.extend(by: byteCount)
+    unsafe blocks.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
+    for index in 0..<count {
+        let hash = unsafe hashes[index]
+        let offset = FilterFormat.blockOffset(hash, blockCount: blockCount)
+        let words = unsafe blocks.loadUnaligned(fromByteOffset: offset, as: SIMD8<UInt32>.self)
+        unsafe blocks.storeBytes(
+            of: words | FilterFormat.mask(hash), toByteOffset: offset, as: SIMD8<UInt32>.self)
     }
-    var writer = ByteWriter(capacity: blockCount * FilterFormat.blockBytes)
-    for word in words {
-        for lane in 0..<8 { writer.writeInteger(word[lane]) }
-    }
-    return writer.bytes
+    return byteCount
 }
 
 // Unchecked: immutable after init, and so is the memory it points into.

@@ -34,48 +34,6 @@ struct BlockExpiry: Equatable {
     }
 }
 
-struct IndexPartitionBuilder {
-    private var separators: [UInt8] = []
-    private var separatorEnds: [UInt32] = []
-    private var blockEnds: [UInt32] = []
-    private var expiries: [BlockExpiry] = []
-    private(set) var firstOffset: UInt64 = 0
-
-    var count: Int { blockEnds.count }
-    /// The separator of the partition: that of its first block.
-    var firstSeparator: [UInt8] { Array(separators[..<Int(separatorEnds[0])]) }
-
-    mutating func add(separator: [UInt8], handle: BlockHandle, expiry: BlockExpiry) {
-        if blockEnds.isEmpty { firstOffset = handle.offset }
-        separators += separator
-        separatorEnds.append(UInt32(separators.count))
-        blockEnds.append(UInt32(handle.end - firstOffset))
-        expiries.append(expiry)
-    }
-
-    func encode() -> [UInt8] {
-        var writer = ByteWriter(capacity: separators.count + count * 24 + IndexFormat.footerBytes)
-        writer.writeBytes(separators)
-        for end in separatorEnds { writer.writeInteger(end) }
-        for end in blockEnds { writer.writeInteger(end) }
-        let hasExpiries = expiries.contains { $0 != BlockExpiry(processing: IndexFormat.neverExpires, event: 0) }
-        if hasExpiries {
-            for expiry in expiries {
-                writer.writeInteger(expiry.processing)
-                writer.writeInteger(expiry.event)
-            }
-        }
-        writer.writeInteger(UInt32(count))
-        writer.writeInteger(UInt32(separators.count))
-        writer.writeInteger(firstOffset)
-        writer.writeInteger(hasExpiries ? IndexFormat.expiriesFlag : 0)
-        writer.writeBytes([UInt8](repeating: 0, count: 12))
-        return writer.bytes
-    }
-
-    mutating func reset() { self = IndexPartitionBuilder() }
-}
-
 // Unchecked: immutable after init, and so is the memory it points into.
 @safe final class IndexPartition: @unchecked Sendable {
     let count: Int

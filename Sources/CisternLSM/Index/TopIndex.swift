@@ -24,8 +24,8 @@ struct TopIndexBuilder {
     private var separatorEnds: [UInt32] = []
     private var rows: [TopIndexRow] = []
 
-    mutating func add(separator: [UInt8], row: TopIndexRow) {
-        separators += separator
+    mutating func add(separator: UnsafeRawBufferPointer, row: TopIndexRow) {
+        unsafe separators.append(contentsOf: separator)
         separatorEnds.append(UInt32(separators.count))
         rows.append(row)
     }

@@ -144,7 +144,7 @@ package final class TableCursor {
         guard let chunk else { preconditionFailure("a chunk was just read") }
         let handle = index.handle(number)
         let start = Int(handle.offset - index.handle(chunkFirst).offset)
-        try TableReader.checkBlock(chunk, at: start, handle, .data, path: reader.path)
+        unsafe try TableReader.checkBlock(chunk.bytes.baseAddress! + start, handle, .data, path: reader.path)
         return try reader.parseDataBlock(chunk, at: start, handle)
     }
 

@@ -34,13 +34,19 @@ internal import CisternPrimitives
         let size = slice.count
         if size == 0 { return }
         reserve(size)
-        unsafe (base + count).copyMemory(from: slice.baseAddress!, byteCount: size)
+        unsafe copyBytes(to: base + count, from: slice.baseAddress!, count: size)
         count &+= size
     }
 
-    mutating func append(_ array: [UInt8]) {
-        reserve(array.count)
-        for byte in array { append(byte) }
+    mutating func append(_ array: [UInt8]) { unsafe array.withUnsafeBytes { unsafe append($0) } }
+
+    /// Lengthens the buffer by bytes that the caller writes next; what they are until then is not defined.
+    @inline(__always)
+    mutating func extend(by size: Int) -> UnsafeMutableRawPointer {
+        reserve(size)
+        let start = unsafe base + count
+        count &+= size
+        return unsafe start
     }
 
     @inline(__always)
@@ -72,4 +78,43 @@ internal import CisternPrimitives
         unsafe base = unsafe larger
         capacity = newCapacity
     }
+}
+
+/// Copies bytes of which there are few as a rule: in place and by overlapping words where a call would cost more than the
+/// copy. The areas do not overlap.
+@inline(__always)
+func copyBytes(to target: UnsafeMutableRawPointer, from source: UnsafeRawPointer, count: Int) {
+    if count >= 16 {
+        if count > copyInlineBytesMax { return unsafe target.copyMemory(from: source, byteCount: count) }
+        let last = count &- 16
+        var offset = 0
+        while offset < last {
+            unsafe copyWord(target, source, offset, SIMD2<UInt64>.self)
+            offset &+= 16
+        }
+        unsafe copyWord(target, source, last, SIMD2<UInt64>.self)
+    } else if count >= 8 {
+        unsafe copyWord(target, source, 0, UInt64.self)
+        unsafe copyWord(target, source, count &- 8, UInt64.self)
+    } else if count >= 4 {
+        unsafe copyWord(target, source, 0, UInt32.self)
+        unsafe copyWord(target, source, count &- 4, UInt32.self)
+    } else {
+        var offset = 0
+        while offset < count {
+            unsafe copyWord(target, source, offset, UInt8.self)
+            offset &+= 1
+        }
+    }
+}
+
+/// From here on `memcpy` is faster.
+private let copyInlineBytesMax = 128
+
+@inline(__always)
+private func copyWord<T: BitwiseCopyable>(
+    _ target: UnsafeMutableRawPointer, _ source: UnsafeRawPointer, _ offset: Int, _ type: T.Type
+) {
+    unsafe target.storeBytes(
+        of: source.loadUnaligned(fromByteOffset: offset, as: type), toByteOffset: offset, as: type)
 }

@@ -116,7 +116,7 @@ struct LayoutFault: Error, ExpressibleByStringInterpolation {
 }
 
 @inline(__always)
-private func loadEnd(_ base: UnsafeRawPointer, _ index: Int, _ isWide: Bool) -> Int {
+func loadEnd(_ base: UnsafeRawPointer, _ index: Int, _ isWide: Bool) -> Int {
     unsafe isWide
         ? Int(UInt32(littleEndian: base.loadUnaligned(fromByteOffset: index &* 4, as: UInt32.self)))
         : Int(UInt16(littleEndian: base.loadUnaligned(fromByteOffset: index &* 2, as: UInt16.self)))

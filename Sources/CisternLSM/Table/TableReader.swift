@@ -161,17 +161,18 @@ package final class TableReader: Sendable {
     {
         let memory = try readBytes(
             file, at: handle.offset, count: Int(handle.payloadBytes) + TableFormat.trailerBytes)
-        try checkBlock(memory, at: 0, handle, type, path: file.path)
+        unsafe try checkBlock(memory.bytes.baseAddress!, handle, type, path: file.path)
         return memory
     }
 
+    /// Proves that the payload at `start`, with its trailer behind it, is the block that was written.
     static func checkBlock(
-        _ memory: BlockMemory, at start: Int, _ handle: BlockHandle, _ type: TableBlockType, path: String
+        _ start: UnsafeRawPointer, _ handle: BlockHandle, _ type: TableBlockType, path: String
     ) throws(EngineError) {
         let size = Int(handle.payloadBytes)
-        let payload = unsafe memory.slice(start, size)
-        let found = unsafe memory.bytes[start + size]
-        let raw = unsafe memory.bytes.loadUnaligned(fromByteOffset: start + size + 1, as: UInt32.self)
+        let payload = unsafe UnsafeRawBufferPointer(start: start, count: size)
+        let found = unsafe start.load(fromByteOffset: size, as: UInt8.self)
+        let raw = unsafe start.loadUnaligned(fromByteOffset: size + 1, as: UInt32.self)
         let recorded = UInt32(littleEndian: raw)
         guard found == type.rawValue else {
             throw tableCorruption(path, handle.offset, "a \(type.name) is expected, its type byte is \(found)")

@@ -39,15 +39,20 @@ package struct TableSummary: Equatable, Sendable {
         entryCount += 1
         unsafe rawKeyBytes += UInt64(entry.key.count)
         unsafe rawValueBytes += UInt64(entry.value.count)
+        if entry.kind != .delete && entry.expiry == .never { neverExpiringCount += 1 }
+        countSpecial(entry)
+    }
+
+    /// What a put without expiry does not change.
+    mutating func countSpecial(_ entry: EntryView) {
         if entry.kind == .delete {
             deleteCount += 1
             return
         }
         if entry.kind == .append { appendCount += 1 }
         let expiry = entry.expiry
-        if expiry == .never {
-            neverExpiringCount += 1
-        } else if expiry.isEventTime {
+        if expiry == .never { return }
+        if expiry.isEventTime {
             maxExpiryEvent = max(maxExpiryEvent, expiry.milliseconds)
         } else {
             maxExpiryProcessing = max(maxExpiryProcessing, expiry.milliseconds)

@@ -18,11 +18,14 @@ package final class TableWriter {
     /// Offset in the file of the first byte of `output`.
     private var outputStart: UInt64 = 0
     @exclusivity(unchecked) private var block = DataBlockBuilder()
-    private var blockSeparator: [UInt8] = []
     private var blockExpiry = BlockExpiry()
-    private var index = IndexPartitionBuilder()
+    /// Minus the entries of the open block that are not puts without expiry.
+    private var blockPlainCount = 0
+    @exclusivity(unchecked) private var index = IndexPartitionBuilder()
     private var top = TopIndexBuilder()
-    @exclusivity(unchecked) private var hashes: [UInt64] = []
+    /// Of the keys of the partition so far.
+    @exclusivity(unchecked) private var hashes = GrowingBuffer(capacity: 32 << 10)
+    /// The last key before the block that is open; while one is open, its own last key counts.
     @exclusivity(unchecked) private var lastKey = GrowingBuffer(capacity: 256)
     private var summary = TableSummary()
     private var partitionEntries: UInt32 = 0
@@ -43,44 +46,41 @@ package final class TableWriter {
     }
 
     /// Bytes the file has or will have for what was added so far, without the metadata that is still open.
-    package var fileBytes: UInt64 { unsafe position + UInt64(block.byteCount) }
-    package var entryCount: UInt64 { summary.entryCount }
+    package var fileBytes: UInt64 { unsafe position &+ UInt64(block.byteCount &- block.rawValueBytes) }
+    package var entryCount: UInt64 { unsafe summary.entryCount + UInt64(block.count) }
 
     /// Adds an entry of any kind behind all others.
     /// - Throws: `invalidEntry` when the key is not greater than the one before, or key or value exceed the format.
+    @inline(__always)
     package func add(_ entry: EntryView) throws(EngineError) {
         try check(entry)
-        let size = unsafe entry.key.count + entry.value.count + DataBlockBuilder.columnBytes
-        if unsafe block.count > 0 && block.byteCount + size > options.blockSizeBytes { try finishBlock() }
-        if unsafe block.count == 0 {
-            let count = unsafe separatorCount(previous: lastKey.bytes, key: entry.key)
-            blockSeparator = unsafe Array(entry.key[..<count])
-        }
+        let size = unsafe entry.key.count &+ entry.value.count &+ DataBlockBuilder.columnBytes
+        if unsafe block.count > 0, unsafe block.byteCount &+ size > options.blockSizeBytes { try finishBlock() }
+        if unsafe block.count == 0 { unsafe beginBlock(entry.key) }
         let hash = unsafe Hash64.hash(entry.key)
-        if summary.entryCount == 0 { summary.smallestKey = unsafe Array(entry.key) }
-        if options.filterBitsPerKey > 0 { unsafe hashes.append(hash) }
-        partitionEntries += 1
-        unsafe block.add(entry, hash: hash)
-        blockExpiry.add(entry)
-        summary.count(entry)
-        unsafe lastKey.reset()
-        unsafe lastKey.append(entry.key)
+        unsafe hashes.appendInteger(hash)
+        unsafe block.add(entry, hash: hash, to: &output)
+        if entry.kind != .put || entry.expiry != .never { noteExpiry(entry) }
     }
 
     /// Writes what is open, the indexes and the footer, and syncs the file. The caller closes it.
     /// - Throws: `invalidEntry` when nothing was added: a table has at least one entry.
     package func finish() throws(EngineError) -> TableSummary {
+        if unsafe block.count > 0 { try finishBlock() }
         guard summary.entryCount > 0 else {
             throw .invalidEntry(detail: "\(file.path): a table without entries is not written")
         }
-        if unsafe block.count > 0 { try finishBlock() }
-        if index.count > 0 { try finishPartition() }
+        if unsafe index.count > 0 { try finishPartition() }
         summary.largestKey = unsafe Array(lastKey.bytes)
         summary.keyGroups = unsafe KeyGroupRange(
             first: UInt16(summary.smallestKey[0]) << 8 | UInt16(summary.smallestKey[1]),
             last: keyGroup(of: lastKey.bytes))
-        let topIndex = try writeBlock(BlockMemory(copying: top.encode()), .topIndex)
-        let properties = try writeBlock(BlockMemory(copying: summary.encode()), .properties)
+        let topStart = unsafe output.count
+        unsafe output.append(top.encode())
+        let topIndex = try endBlock(at: topStart, .topIndex)
+        let propertiesStart = unsafe output.count
+        unsafe output.append(summary.encode())
+        let properties = try endBlock(at: propertiesStart, .properties)
         summary.fileBytes = position + UInt64(TableFormat.footerBytes)
         let footer = TableFooter(topIndex: topIndex, properties: properties, fileBytes: summary.fileBytes)
         unsafe output.append(footer.encode())
@@ -93,82 +93,135 @@ package final class TableWriter {
 
     private var position: UInt64 { unsafe outputStart + UInt64(output.count) }
 
+    @inline(__always)
     private func check(_ entry: EntryView) throws(EngineError) {
-        guard unsafe entry.key.count >= keyGroupBytes, unsafe entry.key.count <= TableFormat.keyBytesMax else {
-            throw .invalidEntry(
+        guard
+            unsafe entry.key.count >= keyGroupBytes && entry.key.count <= TableFormat.keyBytesMax
+                && entry.value.count <= options.valueBytesMax
+        else { throw sizeError(entry) }
+        let previous = unsafe block.count > 0 ? block.lastKey : lastKey.bytes
+        guard unsafe compareInPlace(previous, entry.key) < 0 else { throw orderError() }
+    }
+
+    @inline(never)
+    private func sizeError(_ entry: EntryView) -> EngineError {
+        if unsafe entry.key.count < keyGroupBytes || entry.key.count > TableFormat.keyBytesMax {
+            return .invalidEntry(
                 detail:
                     unsafe "\(file.path): a key of \(entry.key.count) bytes; a table takes \(keyGroupBytes) to \(TableFormat.keyBytesMax)"
             )
         }
-        guard unsafe entry.value.count <= options.valueBytesMax else {
-            throw .invalidEntry(
-                detail:
-                    unsafe "\(file.path): a value of \(entry.value.count) bytes; a table takes up to \(options.valueBytesMax)"
-            )
-        }
-        guard unsafe summary.entryCount == 0 || compareBytes(lastKey.bytes, entry.key) < 0 else {
-            throw .invalidEntry(
-                detail: "\(file.path): entry \(summary.entryCount) has a key that is not greater than the one before")
-        }
+        return .invalidEntry(
+            detail:
+                unsafe "\(file.path): a value of \(entry.value.count) bytes; a table takes up to \(options.valueBytesMax)"
+        )
+    }
+
+    @inline(never)
+    private func orderError() -> EngineError {
+        .invalidEntry(
+            detail:
+                unsafe "\(file.path): entry \(summary.entryCount + UInt64(block.count)) has a key that is not greater than the one before"
+        )
+    }
+
+    private func beginBlock(_ key: UnsafeRawBufferPointer) {
+        if summary.entryCount == 0 { summary.smallestKey = unsafe Array(key) }
+        let count = unsafe separatorCount(previous: lastKey.bytes, key: key)
+        unsafe index.begin(separator: UnsafeRawBufferPointer(rebasing: key[..<count]))
+        unsafe block.begin(in: output)
+    }
+
+    /// What is counted of entries that are not plain puts; the others are known by their number.
+    @inline(never)
+    private func noteExpiry(_ entry: EntryView) {
+        blockPlainCount -= 1
+        blockExpiry.add(entry)
+        if entry.kind == .append && entry.expiry == .never { summary.neverExpiringCount += 1 }
+        summary.countSpecial(entry)
     }
 
     private func finishBlock() throws(EngineError) {
-        let payload = unsafe block.finish()
-        let handle = unsafe try writeBlock(payload, .data)
-        unsafe block.reset()
-        index.add(separator: blockSeparator, handle: handle, expiry: blockExpiry)
-        blockExpiry = BlockExpiry()
+        let count = unsafe block.count
+        if count + blockPlainCount > 0 { blockExpiry.processing = IndexFormat.neverExpires }
+        summary.entryCount += UInt64(count)
+        unsafe summary.rawKeyBytes += UInt64(block.keyBytes)
+        unsafe summary.rawValueBytes += UInt64(block.rawValueBytes)
+        summary.neverExpiringCount += UInt64(count + blockPlainCount)
         summary.dataBlockCount += 1
-        let partitionBytes = position - index.firstOffset
-        if index.count == options.blocksPerPartition || partitionBytes > UInt64(TableFormat.partitionBytesMax) {
+        partitionEntries += UInt32(count)
+        unsafe lastKey.reset()
+        unsafe lastKey.append(block.lastKey)
+        let payloadBytes = unsafe block.finish(in: &output)
+        let handle = unsafe try endBlock(at: output.count - payloadBytes, .data)
+        unsafe block.begin(in: output)
+        unsafe index.end(handle, expiry: blockExpiry)
+        blockExpiry = BlockExpiry()
+        blockPlainCount = 0
+        let partitionBytes = unsafe position - index.firstOffset
+        if unsafe index.count == options.blocksPerPartition || partitionBytes > UInt64(TableFormat.partitionBytesMax) {
             try finishPartition()
         }
     }
 
     private func finishPartition() throws(EngineError) {
-        let filter = unsafe BlockMemory(copying: buildFilter(hashes, bitsPerKey: options.filterBitsPerKey))
-        let filterHandle = unsafe filter.bytes.isEmpty ? BlockHandle(offset: position) : try writeBlock(filter, .filter)
-        let encoded = BlockMemory(copying: index.encode())
-        let indexHandle = try writeBlock(encoded, .index)
-        top.add(
+        let filterStart = unsafe output.count
+        let filterBytes = unsafe buildFilter(
+            UnsafeRawPointer(hashes.base).assumingMemoryBound(to: UInt64.self), count: hashes.count / 8,
+            bitsPerKey: options.filterBitsPerKey, into: &output)
+        writeThrough(filterAt: filterStart, filterBytes)
+        let filter =
+            filterBytes == 0 ? BlockHandle(offset: position) : try endBlock(at: filterStart, .filter)
+        let indexStart = unsafe output.count
+        unsafe index.encode(into: &output)
+        writeThrough(indexAt: indexStart)
+        let indexHandle = try endBlock(at: indexStart, .index)
+        unsafe top.add(
             separator: index.firstSeparator,
-            row: TopIndexRow(index: indexHandle, filter: filterHandle, entryCount: partitionEntries))
-        writeThrough(filter: filter, at: filterHandle.offset)
-        writeThrough(index: encoded, at: indexHandle.offset)
-        index.reset()
-        unsafe hashes.removeAll(keepingCapacity: true)
+            row: TopIndexRow(index: indexHandle, filter: filter, entryCount: partitionEntries))
+        unsafe index.reset()
+        unsafe hashes.reset()
         partitionEntries = 0
     }
 
-    private func writeThrough(filter: BlockMemory, at offset: UInt64) {
-        guard let cache, let partition = unsafe FilterPartition(memory: filter, payloadBytes: filter.bytes.count) else {
-            return
-        }
-        unsafe cache.insert(
-            .filter(partition), for: BlockKey(file: number, offset: offset), byteCount: filter.bytes.count)
+    // MARK: Write-through
+
+    /// A copy of what stands in the output from `start` on, for the cache.
+    private func copyOfOutput(from start: Int) -> BlockMemory {
+        let memory = unsafe BlockMemory(byteCount: output.count - start)
+        unsafe memory.bytes.copyMemory(from: UnsafeRawBufferPointer(rebasing: output.bytes[start...]))
+        return memory
     }
 
-    private func writeThrough(index: BlockMemory, at offset: UInt64) {
+    private func writeThrough(filterAt start: Int, _ byteCount: Int) {
+        guard let cache, byteCount > 0,
+            let partition = FilterPartition(memory: copyOfOutput(from: start), payloadBytes: byteCount)
+        else { return }
+        cache.insert(
+            .filter(partition), for: BlockKey(file: number, offset: outputStart + UInt64(start)), byteCount: byteCount)
+    }
+
+    private func writeThrough(indexAt start: Int) {
         guard let cache else { return }
-        switch unsafe IndexPartition.parse(memory: index, payloadBytes: index.bytes.count, limit: offset) {
+        let memory = copyOfOutput(from: start)
+        let byteCount = unsafe memory.bytes.count
+        let offset = outputStart + UInt64(start)
+        switch IndexPartition.parse(memory: memory, payloadBytes: byteCount, limit: offset) {
         case .success(let partition):
-            unsafe cache.insert(
-                .index(partition), for: BlockKey(file: number, offset: offset), byteCount: index.bytes.count)
+            cache.insert(.index(partition), for: BlockKey(file: number, offset: offset), byteCount: byteCount)
         case .failure(let fault): invariant(false, "an index partition does not read back: \(fault.detail)")
         }
     }
 
-    private func writeBlock(_ memory: BlockMemory, _ type: TableBlockType) throws(EngineError) -> BlockHandle {
-        unsafe try writeBlock(UnsafeRawBufferPointer(memory.bytes), type)
-    }
+    // MARK: Output
 
-    private func writeBlock(_ payload: UnsafeRawBufferPointer, _ type: TableBlockType) throws(EngineError)
-        -> BlockHandle
-    {
-        let handle = BlockHandle(offset: position, payloadBytes: UInt32(payload.count))
-        unsafe output.append(payload)
+    /// Makes a block of what stands in the output from `start` on.
+    private func endBlock(at start: Int, _ type: TableBlockType) throws(EngineError) -> BlockHandle {
+        let payload = unsafe UnsafeRawBufferPointer(rebasing: output.bytes[start...])
+        let handle = BlockHandle(offset: outputStart + UInt64(start), payloadBytes: UInt32(payload.count))
+        let checksum = unsafe TableFormat.checksum(payload: payload, type: type, offset: handle.offset)
         unsafe output.append(type.rawValue)
-        unsafe output.appendInteger(TableFormat.checksum(payload: payload, type: type, offset: handle.offset))
+        unsafe output.appendInteger(checksum)
         if unsafe output.count >= TableWriter.appendBytes { try flushOutput() }
         return handle
     }

@@ -4,7 +4,7 @@ import CisternTestKit
 import Testing
 
 @Suite struct MergingCursorTests {
-    /// Sources of random entries, merged in every mode, against folding done naively from the rules' text.
+    /// Sources of random entries, merged for a reader, against folding done naively from the rules' text.
     @Test func agreesWithANaiveFoldOfAllSources() throws {
         var random = seededRandom("merge model", default: 314_159)
         for round in 0..<60 {
@@ -12,19 +12,14 @@ import Testing
             let clock = ExpiryClock(
                 processing: UInt64.random(in: 0..<110, using: &random),
                 event: UInt64.random(in: 0..<110, using: &random))
-            for mode in [MergingCursor.Mode.visible, .compaction] {
-                for bottommost in [false, true] {
-                    let expected = naive(sources.map(\.entries), clock, bottommost, mode)
-                    let cursor = MergingCursor(
-                        try sources.map { try $0.open() }, clock: clock, bottommost: bottommost, mode: mode)
-                    #expect(try drain(cursor) == expected)
-                    for _ in 0..<10 {
-                        let key = randomKey(&random, spread: 60)
-                        let more = try key.withUnsafeBytes { try cursor.seek(to: $0) }
-                        let rest = try drain(cursor, positioned: more)
-                        #expect(rest == expected.filter { !precedes($0.key, key) })
-                    }
-                }
+            let expected = naiveFold(sources.map(\.entries), clock, .visible)
+            let cursor = MergingCursor(try sources.map { try $0.open() }, clock: clock)
+            #expect(try drain(cursor) == expected)
+            for _ in 0..<10 {
+                let key = randomKey(&random, spread: 60)
+                let more = try key.withUnsafeBytes { try cursor.seek(to: $0) }
+                let rest = try drain(cursor, positioned: more)
+                #expect(rest == expected.filter { !precedes($0.key, key) })
             }
         }
     }
@@ -38,8 +33,7 @@ import Testing
             let clock = ExpiryClock(
                 processing: UInt64.random(in: 0..<110, using: &random),
                 event: UInt64.random(in: 0..<110, using: &random))
-            let cursor = MergingCursor(
-                try sources.map { try $0.open() }, clock: clock, bottommost: true, mode: .visible)
+            let cursor = MergingCursor(try sources.map { try $0.open() }, clock: clock)
             let visible = Dictionary(uniqueKeysWithValues: try drain(cursor).map { ($0.key, $0) })
             let keys = Set(sources.flatMap { $0.entries.map(\.key) })
             for key in keys {
@@ -56,31 +50,6 @@ import Testing
         }
     }
 
-    /// Merging in two steps (some sources first, then the result with the rest) shows what one step shows.
-    @Test func compactingTheOldestSourcesFirstChangesNothingThatIsVisible() throws {
-        var random = seededRandom("merge in two steps", default: 99)
-        for _ in 0..<40 {
-            let sources = makeSources(&random, count: 5)
-            // Nothing expires between the steps: expiry of an older part is another rule's subject.
-            let clock = ExpiryClock(processing: 0, event: 0)
-            let all = naive(sources.map(\.entries), clock, true, .visible)
-            for cut in 1..<5 {
-                for (older, bottommost) in [(Array(sources[cut...]), true), (Array(sources[(cut - 1)..<cut]), false)] {
-                    let lower = MergingCursor(
-                        try older.map { try $0.open() }, clock: clock, bottommost: bottommost, mode: .compaction)
-                    let merged = try drain(lower)
-                    if merged.isEmpty { continue }
-                    let table = try openTable(try writeTable(merged).file)
-                    var cursors = try sources[..<(bottommost ? cut : cut - 1)].map { try $0.open() }
-                    cursors.append(.table(table.cursor()))
-                    if !bottommost { cursors += try sources[cut...].map { try $0.open() } }
-                    let cursor = MergingCursor(cursors, clock: clock, bottommost: true, mode: .visible)
-                    #expect(try drain(cursor) == all)
-                }
-            }
-        }
-    }
-
     @Test func appendsFoldOldestFirstAndTakeTheNewestExpiry() throws {
         let key: [UInt8] = [0, 0, 1]
         let soon = Expiry.processingTime(milliseconds: 10)
@@ -90,20 +59,14 @@ import Testing
             [OwnedEntry(key, .put, [1, 2], expiry: soon)], [OwnedEntry(key, .put, [0])],
         ]
         let clock = ExpiryClock(processing: 50, event: 0)
-        #expect(try merge(layers, clock, true, .visible) == [OwnedEntry(key, .put, [1, 2, 3, 4, 5], expiry: late)])
-        let open = Array(layers[..<2])
-        #expect(try merge(open, clock, false, .compaction) == [OwnedEntry(key, .append, [3, 4, 5], expiry: late)])
-        #expect(try merge(open, clock, true, .compaction) == [OwnedEntry(key, .put, [3, 4, 5], expiry: late)])
+        #expect(try merge(layers, clock) == [OwnedEntry(key, .put, [1, 2, 3, 4, 5], expiry: late)])
         // The newest part has expired: the whole has, and still hides what is older.
-        let expired = Array(layers[1...])
-        #expect(try merge(expired, clock, false, .compaction) == [OwnedEntry(key, .delete)])
-        #expect(try merge(expired, clock, true, .compaction) == [])
-        #expect(try merge(expired, clock, true, .visible) == [])
+        #expect(try merge(Array(layers[1...]), clock) == [])
     }
 
     @Test func anEmptyMergeIsEmpty() throws {
-        #expect(try merge([], ExpiryClock(processing: 0, event: 0), true, .visible) == [])
-        #expect(try merge([[], []], ExpiryClock(processing: 0, event: 0), true, .visible) == [])
+        #expect(try merge([], ExpiryClock(processing: 0, event: 0)) == [])
+        #expect(try merge([[], []], ExpiryClock(processing: 0, event: 0)) == [])
     }
 
     @Test func aLevelIsWalkedAsOneRun() throws {
@@ -151,45 +114,13 @@ import Testing
 
     private func makeSources(_ random: inout SeededRandom, count: Int) -> [Source] {
         (0..<count).map { _ in
-            var byKey: [[UInt8]: OwnedEntry] = [:]
-            for _ in 0..<Int.random(in: 0..<60, using: &random) {
-                let entry = randomEntry(&random, spread: 12, valueMax: 6)
-                byKey[entry.key] = entry
-            }
-            return Source(
-                entries: byKey.values.sorted { precedes($0.key, $1.key) }, isTable: Bool.random(using: &random))
+            Source(entries: randomRun(&random), isTable: Bool.random(using: &random))
         }
     }
 
-    /// The rules of proto-spec/entries.md, word for word.
-    private func naive(
-        _ sources: [[OwnedEntry]], _ clock: ExpiryClock, _ bottommost: Bool, _ mode: MergingCursor.Mode
-    ) -> [OwnedEntry] {
-        var parts: [[UInt8]: [OwnedEntry]] = [:]
-        for source in sources { for entry in source { parts[entry.key, default: []].append(entry) } }
-        var result: [OwnedEntry] = []
-        for key in parts.keys.sorted(by: precedes) {
-            let stack = parts[key]!
-            let base = stack.firstIndex { $0.kind != .append }
-            let used = base.map { Array(stack[...$0]) } ?? stack
-            let newest = used[0]
-            let hidden = newest.kind == .delete || clock.isExpired(newest.expiry)
-            if hidden {
-                if mode == .compaction && !bottommost { result.append(OwnedEntry(key, .delete)) }
-                continue
-            }
-            let value = used.reversed().filter { $0.kind != .delete }.flatMap(\.value)
-            let stays = base == nil && mode == .compaction && !bottommost
-            result.append(OwnedEntry(key, stays ? .append : .put, value, expiry: newest.expiry))
-        }
-        return result
-    }
-
-    private func merge(
-        _ layers: [[OwnedEntry]], _ clock: ExpiryClock, _ bottommost: Bool, _ mode: MergingCursor.Mode
-    ) throws -> [OwnedEntry] {
+    private func merge(_ layers: [[OwnedEntry]], _ clock: ExpiryClock) throws -> [OwnedEntry] {
         let cursors = try layers.map { try Source(entries: $0, isTable: true).open() }
-        return try drain(MergingCursor(cursors, clock: clock, bottommost: bottommost, mode: mode))
+        return try drain(MergingCursor(cursors, clock: clock))
     }
 
     private func drain(_ cursor: MergingCursor) throws -> [OwnedEntry] {

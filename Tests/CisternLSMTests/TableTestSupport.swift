@@ -158,3 +158,43 @@ func seededRandom(_ test: String, default seed: UInt64) -> SeededRandom {
     Seeds.announce(test, chosen)
     return SeededRandom(seed: chosen)
 }
+
+/// Ascending entries of a small set of keys.
+func randomRun(_ random: inout SeededRandom) -> [OwnedEntry] {
+    var byKey: [[UInt8]: OwnedEntry] = [:]
+    for _ in 0..<Int.random(in: 0..<60, using: &random) {
+        let entry = randomEntry(&random, spread: 12, valueMax: 6)
+        byKey[entry.key] = entry
+    }
+    return byKey.values.sorted { precedes($0.key, $1.key) }
+}
+
+/// Who the folded entries are for.
+enum FoldedFor: CaseIterable {
+    case visible
+    /// A merged file over older ones, and over none.
+    case compaction
+    case bottommost
+}
+
+/// The rules of proto-spec/entries.md, word for word. Sources newest first.
+func naiveFold(_ sources: [[OwnedEntry]], _ clock: ExpiryClock, _ purpose: FoldedFor) -> [OwnedEntry] {
+    var parts: [[UInt8]: [OwnedEntry]] = [:]
+    for source in sources { for entry in source { parts[entry.key, default: []].append(entry) } }
+    var result: [OwnedEntry] = []
+    for key in parts.keys.sorted(by: precedes) {
+        let stack = parts[key]!
+        let base = stack.firstIndex { $0.kind != .append }
+        let used = base.map { Array(stack[...$0]) } ?? stack
+        let newest = used[0]
+        let hidden = newest.kind == .delete || clock.isExpired(newest.expiry)
+        if hidden {
+            if purpose == .compaction { result.append(OwnedEntry(key, .delete)) }
+            continue
+        }
+        let value = used.reversed().filter { $0.kind != .delete }.flatMap(\.value)
+        let stays = base == nil && purpose == .compaction
+        result.append(OwnedEntry(key, stays ? .append : .put, value, expiry: newest.expiry))
+    }
+    return result
+}

@@ -2,7 +2,7 @@
 // own the files they made until the caller publishes or releases them.
 
 internal import CisternFileSystem
-internal import CisternPrimitives
+package import CisternPrimitives
 internal import Synchronization
 
 /// Tells running jobs to give up. Relaxed ordering: only the flag itself is communicated.
@@ -26,13 +26,12 @@ struct TableOutput: Sendable {
     /// Entries between two looks at the cancellation.
     private static let cancellationInterval = 1024
 
-    /// Writes what the cursor yields. On return the files are synced, and so are their directory entries; the caller owns
+    /// Writes what the input yields. On return the files are synced, and so are their directory entries; the caller owns
     /// them. On an error nothing is left.
-    func write(_ cursor: MergingCursor) throws(EngineError) -> [FileRecord] {
+    func write(_ input: some TableInput) throws(EngineError) -> [FileRecord] {
         var files: [FileRecord] = []
         do throws(EngineError) {
-            var isPositioned = try cursor.seekToFirst()
-            while isPositioned { files.append(try writeFile(cursor, &isPositioned)) }
+            while let first = try input.next() { files.append(try writeFile(first, input)) }
             if !files.isEmpty { try tables.syncEntries() }
             return files
         } catch {
@@ -41,24 +40,55 @@ struct TableOutput: Sendable {
         }
     }
 
-    private func writeFile(_ cursor: MergingCursor, _ isPositioned: inout Bool) throws(EngineError) -> FileRecord {
+    private func writeFile(_ first: EntryView, _ input: some TableInput) throws(EngineError) -> FileRecord {
         let (number, file) = try tables.create()
         defer { file.close() }
         do throws(EngineError) {
             let writer = TableWriter(file: file, options: options, number: number, cache: cache)
+            try writer.add(first)
             var count = 0
-            repeat {
-                try writer.add(cursor.entry)
-                isPositioned = try cursor.next()
-                count += 1
+            while writer.fileBytes < targetFileBytes, let entry = try input.next() {
+                try writer.add(entry)
+                count &+= 1
                 if count % TableOutput.cancellationInterval == 0, cancellation.isCancelled {
                     throw .closed(tree: "background job")
                 }
-            } while isPositioned && writer.fileBytes < targetFileBytes
+            }
             return FileRecord(number: number, window: keyGroups, summary: try writer.finish())
         } catch {
             tables.release([number])
             throw error
+        }
+    }
+}
+
+/// Where the entries of new tables come from, in key order, as they are to be written.
+protocol TableInput: AnyObject {
+    /// Valid until the next call; nil at the end and from then on.
+    func next() throws(EngineError) -> EntryView?
+}
+
+extension RunMerge: TableInput {}
+
+/// A memtable as it is to be written. Owned by one thread.
+package final class FlushInput: TableInput {
+    private let cursor: MemtableCursor
+    private let retention: Retention
+    private var isStarted = false
+
+    /// - Parameter bottommost: no table holds older entries of the memtable's keys.
+    package init(_ memtable: Memtable, clock: ExpiryClock, bottommost: Bool) {
+        cursor = memtable.cursor()
+        retention = Retention(clock: clock, isBottommost: bottommost)
+    }
+
+    package func next() throws(EngineError) -> EntryView? {
+        while true {
+            guard isStarted ? cursor.next() : cursor.seekToFirst() else { return nil }
+            isStarted = true
+            let entry = cursor.entry
+            let isOpen = entry.kind == .append
+            if let kept = unsafe retention.kept(entry, value: entry.value, isOpen: isOpen) { return kept }
         }
     }
 }
@@ -68,9 +98,7 @@ enum FlushJob {
     static func run(
         _ memtable: Memtable, clock: ExpiryClock, isBottommost: Bool, output: TableOutput
     ) throws(EngineError) -> FileRecord? {
-        let cursor = MergingCursor(
-            [.memtable(memtable.cursor())], clock: clock, bottommost: isBottommost, mode: .compaction)
-        let files = try output.write(cursor)
+        let files = try output.write(FlushInput(memtable, clock: clock, bottommost: isBottommost))
         invariant(files.count <= 1, "a flush wrote \(files.count) files")
         return files.first
     }
@@ -81,19 +109,14 @@ enum CompactionJob {
     static func run(
         _ plan: CompactionPlan, tables: [TableFile], clock: ExpiryClock, output: TableOutput
     ) throws(EngineError) -> [FileRecord] {
-        var cursors: [EntryCursor] = []
-        var run: [TableWindow] = []
+        var runs: [[TableWindow]] = []
+        var last: [TableWindow] = []
         for (input, table) in zip(plan.inputs, tables) {
             let window = TableWindow(try table.reader(), keyGroups: input.file.window)
-            if input.level < plan.outputLevel {
-                cursors.append(.level(LevelCursor([window], policy: .stream)))
-            } else {
-                // The output level's own files do not overlap and come last, so they are one run.
-                run.append(window)
-            }
+            // The output level's own files do not overlap and come last, so they are one run.
+            if input.level < plan.outputLevel { runs.append([window]) } else { last.append(window) }
         }
-        if !run.isEmpty { cursors.append(.level(LevelCursor(run, policy: .stream))) }
-        let cursor = MergingCursor(cursors, clock: clock, bottommost: plan.isBottommost, mode: .compaction)
-        return try output.write(cursor)
+        if !last.isEmpty { runs.append(last) }
+        return try output.write(RunMerge(runs, clock: clock, bottommost: plan.isBottommost))
     }
 }

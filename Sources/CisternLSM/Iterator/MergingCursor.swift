@@ -1,5 +1,5 @@
-// Several sources, newest first, as one: a folded entry a key, in key order. The read side of scans and the input of
-// compaction. Owned by one thread.
+// Several sources, newest first, as one: the live values in key order, what a scan sees. Owned by one thread. Compaction has
+// a merge of its own, `RunMerge`, whose inputs are read as blocks.
 //
 // A binary heap of source numbers by (key, age): the newest source of the smallest key is on top. The 16 first bytes of each
 // source's key are kept as a number beside it, so that most comparisons touch no key. The top source stays where it is while
@@ -8,18 +8,8 @@
 package import CisternPrimitives
 
 @safe package final class MergingCursor {
-    package enum Mode: Sendable {
-        /// What a reader sees: live values; no deletes, nothing expired, appends as puts.
-        case visible
-        /// What a merged file must hold: deletes and open appends stay unless the merge is bottommost; an expired value
-        /// becomes a delete, because it hides what is older, and vanishes when nothing is.
-        case compaction
-    }
-
     private let sources: [EntryCursor]
     private let clock: ExpiryClock
-    private let isBottommost: Bool
-    private let mode: Mode
     /// Source numbers as a heap; `heads` and `keys` are by source number.
     private let heap: UnsafeMutablePointer<Int>
     private let heads: UnsafeMutablePointer<UInt128>
@@ -29,14 +19,10 @@ package import CisternPrimitives
     private let fold = FoldBuffer()
     private var current: EntryView?
 
-    /// - Parameters:
-    ///   - cursors: newest first.
-    ///   - bottommost: no source outside of these holds older entries of their keys.
-    package init(_ cursors: [EntryCursor], clock: ExpiryClock, bottommost: Bool, mode: Mode) {
+    /// - Parameter cursors: newest first; no source outside of these holds older entries of their keys.
+    package init(_ cursors: [EntryCursor], clock: ExpiryClock) {
         sources = cursors
         self.clock = clock
-        isBottommost = bottommost
-        self.mode = mode
         let capacity = max(cursors.count, 1)
         unsafe heap = .allocate(capacity: capacity)
         unsafe heads = .allocate(capacity: capacity)
@@ -67,7 +53,7 @@ package import CisternPrimitives
         return try settle()
     }
 
-    /// Positions on the first key at or behind `key` that the mode shows.
+    /// Positions on the first key at or behind `key` that is visible.
     package func seek(to key: UnsafeRawBufferPointer) throws(EngineError) -> Bool {
         restart()
         for source in 0..<sources.count where unsafe try sources[source].seek(to: key) { push(source) }
@@ -104,24 +90,12 @@ package import CisternPrimitives
         }
     }
 
-    /// What the mode shows of the folded entry, or nil.
+    /// What a reader sees of the folded entry, or nil.
     @inline(__always)
     private func resolve(_ newest: EntryView) -> EntryView? {
-        if newest.kind == .delete {
-            return unsafe mode == .visible || isBottommost ? nil : deletion(newest.key)
-        }
-        if clock.isExpired(newest.expiry) {
-            return unsafe mode == .visible || isBottommost ? nil : deletion(newest.key)
-        }
+        if newest.kind == .delete || clock.isExpired(newest.expiry) { return nil }
         if newest.kind == .put { return newest }
-        // Appends without a base stay appends while an older source may hold it.
-        let stays = fold.isOpen && mode == .compaction && !isBottommost
-        return unsafe EntryView(
-            key: newest.key, kind: stays ? .append : .put, expiry: newest.expiry, value: fold.value())
-    }
-
-    private func deletion(_ key: UnsafeRawBufferPointer) -> EntryView {
-        unsafe EntryView(key: key, kind: .delete, expiry: .never, value: UnsafeRawBufferPointer(start: nil, count: 0))
+        return unsafe EntryView(key: newest.key, kind: .put, expiry: newest.expiry, value: fold.value())
     }
 
     // MARK: Heap

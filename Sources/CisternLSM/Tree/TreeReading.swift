@@ -60,7 +60,7 @@ extension Tree {
         guard lifecycle != .closed else { throw .closed(tree: name) }
         counters.scans += 1
         let cursor = MergingCursor(
-            try scanSources(from: start, to: end), clock: clock, bottommost: true, mode: .visible)
+            try scanSources(from: start, to: end), clock: clock)
         // Borrowed for the whole scan: a copy with an address that stays.
         let bounds = ScanBounds(start, end)
         var isPositioned = unsafe try cursor.seek(to: bounds.start)

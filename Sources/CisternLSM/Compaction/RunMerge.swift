@@ -1,0 +1,154 @@
+// The inputs of a compaction, newest first, as one: a folded entry a key, in key order, as the merged files must hold it.
+//
+// The inputs are kept sorted by their next key, in a short array: after a step the first one is compared with the second,
+// and moves down only when it is not the smallest any more. A long run from one input costs one comparison an entry, and
+// equal keys are neighbours. Beside each input stand the first 16 bytes of its key as a number; what those do not
+// decide is compared in place.
+//
+// Owned by one thread.
+
+package import CisternPrimitives
+
+/// What is written of an entry when older ones of its key may exist elsewhere.
+struct Retention {
+    let clock: ExpiryClock
+    /// Nothing outside holds older entries of the keys.
+    let isBottommost: Bool
+
+    /// A delete stays unless nothing older exists; an expired entry becomes a delete, because it hides what is older; appends
+    /// without a base stay appends while an older source may hold it.
+    /// - Parameter isOpen: appends, and no base was found below them.
+    @inline(__always)
+    func kept(_ newest: EntryView, value: UnsafeRawBufferPointer, isOpen: Bool) -> EntryView? {
+        if newest.kind == .delete || (newest.expiry != .never && clock.isExpired(newest.expiry)) {
+            if isBottommost { return nil }
+            return unsafe EntryView(
+                key: newest.key, kind: .delete, expiry: .never, value: UnsafeRawBufferPointer(start: nil, count: 0))
+        }
+        let kind: EntryKind = isOpen && !isBottommost ? .append : .put
+        return unsafe EntryView(key: newest.key, kind: kind, expiry: newest.expiry, value: value)
+    }
+}
+
+@safe package final class RunMerge {
+    /// An input's place in the order.
+    private struct Place {
+        var head: UInt128
+        var input: Int
+    }
+
+    private let readers: [RunReader]
+    private let retention: Retention
+    /// By input.
+    private let rows: UnsafeMutablePointer<BlockRows>
+    /// The inputs that have entries left, by key, then newest first.
+    private let order: UnsafeMutablePointer<Place>
+    private var liveCount = 0
+    private var isStarted = false
+    private let fold = FoldBuffer()
+
+    /// - Parameters:
+    ///   - runs: newest first; the tables of one are in key order and do not overlap.
+    ///   - bottommost: no source outside of these holds older entries of their keys.
+    package init(_ runs: [[TableWindow]], clock: ExpiryClock, bottommost: Bool) {
+        readers = runs.map { RunReader($0) }
+        retention = Retention(clock: clock, isBottommost: bottommost)
+        let capacity = max(runs.count, 1)
+        unsafe rows = .allocate(capacity: capacity)
+        unsafe order = .allocate(capacity: capacity)
+        for input in 0..<runs.count { unsafe (rows + input).initialize(to: readers[input].emptyRows) }
+    }
+
+    deinit {
+        unsafe rows.deallocate()
+        unsafe order.deallocate()
+    }
+
+    /// The next entry to write, valid until the next call; nil at the end and from then on.
+    package func next() throws(EngineError) -> EntryView? {
+        while true {
+            if !isStarted { try start() } else if liveCount > 0 { try advance(0) }
+            guard liveCount > 0 else { return nil }
+            let newest = unsafe rows[order[0].input].entry
+            if newest.kind == .append {
+                if let kept = try foldAppends(newest) { return kept }
+                continue
+            }
+            while hasDuplicate() { try advance(1) }
+            if let kept = unsafe retention.kept(newest, value: newest.value, isOpen: false) { return kept }
+        }
+    }
+
+    @inline(never)
+    private func foldAppends(_ newest: EntryView) throws(EngineError) -> EntryView? {
+        fold.reset()
+        _ = fold.add(newest)
+        while hasDuplicate() {
+            if !fold.isComplete { _ = unsafe fold.add(rows[order[1].input].entry) }
+            try advance(1)
+        }
+        return unsafe retention.kept(newest, value: fold.value(), isOpen: fold.isOpen)
+    }
+
+    // MARK: Order
+
+    private func start() throws(EngineError) {
+        isStarted = true
+        // Oldest first: each is put before those that are greater or equal, so that of equal keys the newest leads.
+        for input in stride(from: readers.count - 1, through: 0, by: -1) {
+            guard unsafe try readers[input].nextBlock(&rows[input]) else { continue }
+            for place in stride(from: liveCount, to: 0, by: -1) { unsafe order[place] = unsafe order[place - 1] }
+            liveCount += 1
+            sink(unsafe Place(head: keyHead(rows[input].key), input: input), from: 0)
+        }
+    }
+
+    /// Moves the input at `place` to its next entry and to where that belongs.
+    @inline(__always)
+    private func advance(_ place: Int) throws(EngineError) {
+        let input = unsafe order[place].input
+        unsafe rows[input].position &+= 1
+        if unsafe rows[input].position == rows[input].count, unsafe try !readers[input].nextBlock(&rows[input]) {
+            return remove(place)
+        }
+        sink(unsafe Place(head: keyHead(rows[input].key), input: input), from: place)
+    }
+
+    /// Fills the free place with `moved`, after the places behind it that come before it have moved up.
+    @inline(__always)
+    private func sink(_ moved: Place, from free: Int) {
+        var free = free
+        while free &+ 1 < liveCount, unsafe isBefore(order[free &+ 1], moved) {
+            unsafe order[free] = unsafe order[free &+ 1]
+            free &+= 1
+        }
+        unsafe order[free] = moved
+    }
+
+    private func remove(_ place: Int) {
+        liveCount -= 1
+        for next in place..<max(place, liveCount) { unsafe order[next] = unsafe order[next + 1] }
+    }
+
+    @inline(__always)
+    private func isBefore(_ left: Place, _ right: Place) -> Bool {
+        if left.head != right.head { return left.head < right.head }
+        let order = unsafe orderBehindHead(rows[left.input].key, rows[right.input].key)
+        return order != 0 ? order < 0 : left.input < right.input
+    }
+
+    /// True when the second input has the first one's key.
+    @inline(__always)
+    private func hasDuplicate() -> Bool {
+        guard liveCount > 1, unsafe order[0].head == order[1].head else { return false }
+        return unsafe orderBehindHead(rows[order[0].input].key, rows[order[1].input].key) == 0
+    }
+
+    /// The order of two keys with the same head.
+    @inline(__always)
+    private func orderBehindHead(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> Int {
+        // A head says nothing about where a shorter key ends.
+        let isDecided = min(left.count, right.count) >= keyHeadBytes
+        return unsafe compareInPlace(left, right, skip: isDecided ? keyHeadBytes : 0)
+    }
+}

@@ -268,13 +268,19 @@ private func diskWithATree() throws -> (disk: MemoryFileSystem, tree: TreeID) {
             var state = TreeState(identity: wholeRange, epoch: 1, writer: "w")
             change(&state)
             let bytes =
-                ManifestFormat.encodeHeader(tree: TreeID(1), number: 1) + ManifestFormat.encode(state, number: 1)
+                ManifestFormat.encodeHeader(tree: TreeID(1), number: 1, state: state)
+                + ManifestFormat.encode(state, number: 1)
             return (try? ManifestFormat.decode(bytes, path: "m", tree: TreeID(1), number: 1)) == nil
         }
         #expect(!isRefused { $0.flushed.sequence = 7 })
         #expect(isRefused { $0.flushed.sequence = .max })
         #expect(isRefused { $0.firstSegment = .max })
         #expect(isRefused { $0.levels[1] = [hugeFile(.max, 0, 127)] })
+        #expect(!isRefused { $0.logs = [log(tree: 5, segments: [4, 5])] })
+        #expect(isRefused { $0.logs = [log(tree: .max, segments: [4])] })
+        #expect(isRefused { $0.logs = [log(tree: 5, segments: [.max])] })
+        #expect(isRefused { $0.logs = [log(tree: 5, segments: [5, 4])] })
+        #expect(isRefused { $0.logs = [log(tree: 5, segments: [0])] })
         #expect(throws: EngineError.self) {
             try ManifestFormat.decodeCurrent(ManifestFormat.encodeCurrent(.max), path: "c")
         }
@@ -285,6 +291,13 @@ private func diskWithATree() throws -> (disk: MemoryFileSystem, tree: TreeID) {
         #expect(throws: EngineError.self) {
             try SnapshotFormat.decode(SnapshotFormat.encode(snapshot), path: "s")
         }
+    }
+
+    private func log(tree: UInt64, segments: [UInt64]) -> LogReference {
+        LogReference(
+            tree: TreeID(tree), window: wholeRange.keyGroups, after: LogPosition(epoch: 1, sequence: 1),
+            through: LogPosition(epoch: 1, sequence: 9),
+            segments: segments.map { LogSegmentPart(number: $0, bytes: 99) })
     }
 
     private func hugeFile(_ number: UInt64, _ first: UInt16, _ last: UInt16) -> FileRecord {

@@ -189,9 +189,19 @@ private func manifestEdit() -> VersionEdit {
     return edit
 }
 
+private let manifestLogs = [
+    LogReference(
+        tree: TreeID(3), window: KeyGroupRange(first: 0, last: 63), after: LogPosition(epoch: 2, sequence: 100),
+        through: LogPosition(epoch: 3, sequence: 7),
+        segments: [LogSegmentPart(number: 11, bytes: 4096), LogSegmentPart(number: 12, bytes: 300)]),
+    LogReference(
+        tree: TreeID(5), window: KeyGroupRange(first: 64, last: 127), after: LogPosition(epoch: 2, sequence: 0),
+        through: LogPosition(epoch: 2, sequence: 50), segments: [LogSegmentPart(number: 1, bytes: 9000)]),
+]
+
 @Suite struct ManifestFormatTests {
     private func manifest() -> (bytes: [UInt8], stateEnd: Int, firstEditEnd: Int) {
-        var bytes = ManifestFormat.encodeHeader(tree: TreeID(7), number: 3)
+        var bytes = ManifestFormat.encodeHeader(tree: TreeID(7), number: 3, state: manifestState())
         bytes += ManifestFormat.encode(manifestState(), number: 3)
         let stateEnd = bytes.count
         bytes += ManifestFormat.encode(manifestEdit(), number: 3)
@@ -231,6 +241,43 @@ private func manifestEdit() -> VersionEdit {
         #expect(hex.bytes == bytes)
         #expect(try GoldenFile.difference("manifest-v1.hex", from: hex.text) == nil)
         #expect(try decode(try GoldenFile.bytes("manifest-v1.hex")) == expected(2))
+    }
+
+    @Test func aManifestThatRefersToLogsHasItsGoldenBytes() throws {
+        var state = manifestState()
+        state.logs = manifestLogs
+        var bytes = ManifestFormat.encodeHeader(tree: TreeID(7), number: 3, state: state)
+        bytes += ManifestFormat.encode(state, number: 3)
+        let stateEnd = bytes.count
+        #expect(try decode(bytes) == state)
+        var edit = VersionEdit()
+        edit.flushed = WriteProgress(epoch: 4, sequence: 17, watermark: 120)
+        edit.firstSegment = 7
+        edit.dropsLogs = true
+        bytes += ManifestFormat.encode(edit, number: 3)
+        var hex = AnnotatedHex(
+            title:
+                "Manifest 3 of tree 7, version 2: its state refers to logs of trees 3 and 5, and an edit drops them.\n"
+                + "proto-spec/manifest.md")
+        hex.section("header")
+        annotate(&hex, bytes, [(4, "magic CMAN"), (2, "version"), (2, "zero"), (8, "tree"), (8, "manifest number")])
+        annotate(&hex, bytes, [(4, "zero"), (4, "CRC-32C")])
+        for (name, start, end) in [("state", 32, stateEnd), ("edit", stateEnd, bytes.count)] {
+            hex.section(name)
+            annotate(&hex, bytes, [(4, "length"), (4, "CRC-32C"), (8, "manifest number"), (1, "kind")])
+            annotate(&hex, bytes, [(end - start - 17, "body")])
+        }
+        #expect(try GoldenFile.difference("manifest-v2.hex", from: hex.text) == nil)
+        #expect(state.apply(edit) == nil)
+        #expect(try decode(try GoldenFile.bytes("manifest-v2.hex")) == state)
+        // An edit that drops what is not there is damage, and so is a reference that is cut short.
+        #expect(manifestStateRefuses(edit))
+        #expect(throws: EngineError.self) { try decode(Array(bytes[..<(stateEnd - 1)])) }
+    }
+
+    private func manifestStateRefuses(_ edit: VersionEdit) -> Bool {
+        var state = manifestState()
+        return state.apply(edit) != nil
     }
 
     @Test func everyCutGivesAnEarlierStateOrAnError() throws {
@@ -319,7 +366,54 @@ private func manifestEdit() -> VersionEdit {
         #expect(try SnapshotFormat.decode(try GoldenFile.bytes("snapshot-v1.hex"), path: "x.snap") == snapshot)
     }
 
+    @Test func aSnapshotThatRefersToLogsHasItsGoldenBytes() throws {
+        var snapshot = self.snapshot
+        snapshot.logs = manifestLogs
+        let bytes = SnapshotFormat.encode(snapshot)
+        var hex = AnnotatedHex(title: "A snapshot record, version 2.\nproto-spec/snapshot.md")
+        annotate(&hex, bytes, [(4, "magic CSNP"), (2, "version"), (2, "zero"), (4, "length"), (4, "CRC-32C")])
+        annotate(&hex, bytes, [(bytes.count - 16, "body")])
+        #expect(try GoldenFile.difference("snapshot-v2.hex", from: hex.text) == nil)
+        #expect(try SnapshotFormat.decode(try GoldenFile.bytes("snapshot-v2.hex"), path: "x.snap") == snapshot)
+        #expect(snapshot.info.logBytes == 4096 + 300 + 9000)
+    }
+
+    /// What a split tears apart a union puts together; what is of different writes or not side by side stays apart.
+    @Test func referencesToOneLogAreJoinedInTheOrderOfTheWrites() {
+        func part(_ tree: UInt64, _ first: UInt16, _ last: UInt16, through: UInt64 = 9) -> LogReference {
+            LogReference(
+                tree: TreeID(tree), window: KeyGroupRange(first: first, last: last),
+                after: LogPosition(epoch: 1, sequence: 0), through: LogPosition(epoch: 1, sequence: through),
+                segments: [LogSegmentPart(number: 1, bytes: 100)])
+        }
+        #expect(
+            LogReference.arranged([
+                part(2, 0, 9), part(4, 0, 9), part(2, 10, 19), part(5, 10, 19), part(2, 20, 29),
+            ]) == [part(2, 0, 29), part(4, 0, 9), part(5, 10, 19)])
+        let apart = [part(2, 0, 9), part(2, 11, 19), part(2, 20, 29, through: 8)]
+        #expect(LogReference.arranged(apart.reversed()) == apart)
+    }
+
+    @Test func referencesOfAnyBytesNeverTrap() {
+        var random = SeededRandom(seed: 3)
+        for _ in 0..<3000 {
+            var writer = ByteWriter()
+            LogReference.encode(manifestLogs, into: &writer)
+            var bytes = writer.bytes
+            for _ in 0..<Int.random(in: 1...8, using: &random) {
+                bytes[.random(in: bytes.indices, using: &random)] = .random(in: 0...255, using: &random)
+            }
+            bytes.removeLast(.random(in: 0...3, using: &random))
+            bytes.withUnsafeBytes {
+                var reader = ByteReader($0)
+                if let logs = LogReference.decodeAll(&reader) { _ = LogReference.arranged(logs).logBytes }
+            }
+        }
+    }
+
     @Test func everyFlippedBitAndEveryCutIsNoticed() {
+        var snapshot = self.snapshot
+        snapshot.logs = manifestLogs
         let bytes = SnapshotFormat.encode(snapshot)
         for index in bytes.indices {
             for bit in 0..<8 {

@@ -17,6 +17,8 @@ import Testing
         var options = smallOptions()
         options.memtableBytes = 1 << 20
         options.foldedValueBytesMax = 4096
+        // Without a log each snapshot flushes.
+        options.log = .off
         let harness = try EngineHarness(options, fileSystem: MemoryFileSystem(), seed: 1)
         let tree = try harness.create(wholeRange)
         let other = makeKey(2, "other")
@@ -58,6 +60,8 @@ import Testing
         var options = smallOptions()
         options.memtableBytes = 64 << 10
         options.foldedValueBytesMax = 4096
+        // Without a log each snapshot flushes.
+        options.log = .off
         options.table.valueBytesMax = 10_000
         options.compaction.levelZeroTrigger = 2
         options.compaction.levelZeroStop = 4

@@ -11,12 +11,16 @@ import Testing
 /// A data directory with every kind of file: tables, manifests, a log with records, snapshots, catalog.
 private func populated() async throws -> MemoryFileSystem {
     let files = MemoryFileSystem()
+    // A shutdown flushes, so the first server leaves a table.
+    let first = try await ServerHarness.start(files)
+    let writer = try await first.connect().attach()
+    _ = try await writer.register("last", .value, ttlMilliseconds: 5)
+    try await writer.write(1, (0..<3_000).map { .put(UInt16($0 / 400), $0, "value \($0)") })
+    await first.server.shutdown()
     let harness = try await ServerHarness.start(files)
-    let tree = try await harness.connect().attach()
-    _ = try await tree.register("last", .value, ttlMilliseconds: 5)
-    try await tree.write(1, (0..<3_000).map { .put(UInt16($0 / 400), $0, "value \($0)") })
+    let tree = try await harness.connect().attach(epoch: 2)
     _ = try await tree.snapshot(1)
-    for sequence in 2...6 {
+    for sequence in 1...6 {
         try await tree.write(
             UInt64(sequence),
             [
@@ -25,6 +29,7 @@ private func populated() async throws -> MemoryFileSystem {
                     expiry: .processingTime(milliseconds: 9_999_999_999_999))
             ])
     }
+    _ = try await tree.snapshot(2)
     // Cut here: a shutdown would flush the log away.
     let after = files.afterPowerCut(seed: 1)
     await harness.server.shutdown()

@@ -2,7 +2,7 @@
 //
 //   Engine.open ─► lock ─► manifests and snapshot records read ─► orphans removed ─► lanes run
 //   openTree    ─► log replayed on the recovery lane ─► Tree, delivered to its owner
-//   createTree  ─► empty, or the union of clipped snapshots: a manifest of references, no data is read
+//   createTree  ─► empty, or from snapshots (TreeMaking.swift)
 //
 // Threading: any thread may call. Shared state is small and behind one mutex, and no I/O happens while it is held; everything
 // slow runs on a lane.
@@ -24,12 +24,13 @@ package struct TreeInfo: Equatable, Sendable {
 }
 
 package final class Engine: Sendable {
-    private struct State {
+    /// Guarded by its mutex; reached by the engine's own files only.
+    struct State {
         var manifests: [TreeID: TreeManifest] = [:]
         var open: [TreeID: Tree] = [:]
         /// Trees whose opening is under way.
         var opening: Set<TreeID> = []
-        var snapshots: [String: StoredSnapshot] = [:]
+        var snapshots = SnapshotCatalog()
         /// Released snapshots, by handle, whose records may still be on disk, with the numbers of the records.
         var releasing: [String: UInt64] = [:]
         var disputes: [TreeID: Dispute] = [:]
@@ -41,7 +42,7 @@ package final class Engine: Sendable {
 
     /// A tree whose making failed, and which the next start may find nevertheless. Until it is gone for sure, nothing may be
     /// acknowledged in the trees it names, because that start removes them.
-    private struct Dispute {
+    struct Dispute {
         let manifest: TreeManifest
         let replaced: [TreeID]
         let error: EngineError
@@ -52,28 +53,17 @@ package final class Engine: Sendable {
         }
     }
 
-    private struct StoredSnapshot {
-        let number: UInt64
-        let epoch: UInt64
-        let record: SnapshotRecord
-        /// Of the files that no snapshot held before; known until the next start.
-        var newBytes: UInt64 = 0
-
-        var info: SnapshotInfo {
-            var info = record.info
-            info.newBytes = newBytes
-            return info
-        }
-    }
-
     package let options: EngineOptions
     let fileSystem: any FileSystem
     let time: any TimeSource
     let lanes: EngineLanes
     let cache: BlockCache
     let tables: TableDirectory
+    let logs: LogDirectory
+    /// Snapshots and new trees may refer to log segments of others, which programs that know only format 1 would remove.
+    let sharesLogs: Bool
     private let directoryLock: any DirectoryLock
-    private let state: Mutex<State>
+    let state: Mutex<State>
 
     // MARK: Opening and closing
 
@@ -111,17 +101,26 @@ package final class Engine: Sendable {
             path: DataDirectory.tables(options.directory), fileSystem: fileSystem, cache: cache, lane: lanes.metadata,
             nextNumber: contents.nextTable)
         self.tables = tables
+        let logs = LogDirectory(root: options.directory, fileSystem: fileSystem, lane: lanes.metadata)
+        self.logs = logs
+        sharesLogs = contents.format > DirectoryRecovery.formatVersionOfOwnLogs
+        for tree in contents.remains { logs.end(tree) }
         var state = State(
             damaged: contents.damaged, nextTree: contents.nextTree, nextSnapshot: contents.nextSnapshot)
         for tree in contents.trees {
             state.manifests[tree.id] = TreeManifest(
-                id: tree.id, root: options.directory, fileSystem: fileSystem, tables: tables, state: tree.state,
-                number: tree.manifest)
+                id: tree.id, root: options.directory, fileSystem: fileSystem, tables: tables, logs: logs,
+                state: tree.state, number: tree.manifest)
         }
         for (number, record) in contents.snapshots {
             tables.retain(record.fileNumbers)
-            state.snapshots[record.handle] = StoredSnapshot(
-                number: number, epoch: record.progress.epoch, record: record)
+            logs.retain(record.logs.segmentIDs)
+            state.snapshots.add(StoredSnapshot(number: number, epoch: record.progress.epoch, record: record))
+        }
+        // A snapshot that could not be read may refer to any segment, so those that are there outlive this process.
+        if !contents.damaged.isEmpty {
+            logs.retain(
+                contents.segmentNumbers.flatMap { tree, numbers in numbers.map { SegmentID(tree: tree, number: $0) } })
         }
         self.state = Mutex(state)
     }
@@ -142,6 +141,7 @@ package final class Engine: Sendable {
             tree.flushCancellation.cancel()
         }
         tables.close()
+        logs.close()
         lanes.stop()
         directoryLock.release()
     }
@@ -185,40 +185,13 @@ package final class Engine: Sendable {
         lanes.recovery.submit { [self] in
             let durable = manifest.durableState
             let replay = LogReplay(
-                directory: DataDirectory.tree(options.directory, id), tree: id, state: durable,
-                memtableBytes: options.memtableBytes, logBytes: options.logSegmentBytesLimit, fileSystem: fileSystem)
+                root: options.directory, tree: id, state: durable, memtableBytes: options.memtableBytes,
+                logBytes: options.logSegmentBytesLimit, logs: logs, fileSystem: fileSystem)
             do throws(EngineError) {
                 let recovered = try replay.run()
                 deliver(manifest, durable, recovered, asked: asked, executor: executor, completion: completion)
             } catch {
                 state.withLock { _ = $0.opening.remove(id) }
-                executor.execute { completion(.failure(error)) }
-            }
-        }
-    }
-
-    /// Makes a tree and hands it to its owner: empty, or with what the snapshots hold of its range. Metadata only: no table
-    /// file is opened.
-    /// - Parameters:
-    ///   - replacing: trees that go in the same step; after a crash either they are there or the new one.
-    ///   - completion: on the executor. `unsupported` when a snapshot is unknown, they overlap, or a part of the range is
-    ///     in none of them.
-    package func createTree(
-        _ identity: TreeIdentity, epoch: UInt64, writer: String, from snapshots: [SnapshotReference],
-        replacing: [TreeID] = [], executor: any TreeExecutor,
-        completion: @escaping @Sendable (Result<Tree, EngineError>) -> Void
-    ) {
-        let asked = time.monotonicNanoseconds
-        lanes.metadata.submit { [self] in
-            do throws(EngineError) {
-                let manifest = try makeManifest(identity, epoch: epoch, writer: writer, snapshots, replacing)
-                for id in replacing { retireOnLane(id, completion: { _ in }) }
-                let durable = manifest.durableState
-                let recovered = RecoveredLog(
-                    active: Memtable(budgetBytes: options.memtableBytes), progress: durable.flushed,
-                    nextSegment: durable.firstSegment)
-                deliver(manifest, durable, recovered, asked: asked, executor: executor, completion: completion)
-            } catch {
                 executor.execute { completion(.failure(error)) }
             }
         }
@@ -240,7 +213,7 @@ package final class Engine: Sendable {
         }
     }
 
-    private func deliver(
+    func deliver(
         _ manifest: TreeManifest, _ durable: TreeState, _ recovered: RecoveredLog, asked: UInt64,
         executor: any TreeExecutor, completion: @escaping @Sendable (Result<Tree, EngineError>) -> Void
     ) {
@@ -264,44 +237,9 @@ package final class Engine: Sendable {
         }
     }
 
-    private func makeManifest(
-        _ identity: TreeIdentity, epoch: UInt64, writer: String, _ references: [SnapshotReference],
-        _ replacing: [TreeID]
-    ) throws(EngineError) -> TreeManifest {
-        try check(identity, writer)
-        try settleDisputes(identity)
-        let (records, id) = try state.withLock { state throws(EngineError) -> ([SnapshotRecord], TreeID) in
-            guard !state.isClosed else { throw .closed(tree: identity.store) }
-            var records: [SnapshotRecord] = []
-            for reference in references {
-                guard let stored = state.snapshots[reference.handle] else {
-                    throw .unsupported(
-                        detail: "snapshot \(reference.handle) is unknown here: it was released, or is of another server"
-                    )
-                }
-                records.append(stored.record)
-            }
-            let id = TreeID(state.nextTree)
-            state.nextTree += 1
-            return (records, id)
-        }
-        var initial = try SnapshotUnion.state(identity: identity, epoch: epoch, writer: writer, from: records)
-        initial.replaces = replacing
-        let manifest = TreeManifest(
-            id: id, root: options.directory, fileSystem: fileSystem, tables: tables, state: initial, number: 0)
-        do throws(EngineError) {
-            try manifest.create()
-        } catch {
-            withdraw(manifest, replacing: replacing)
-            throw error
-        }
-        state.withLock { $0.manifests[id] = manifest }
-        return manifest
-    }
-
     /// Removes a tree whose making failed: what was written may be found after a crash. Where the disk does not let it, the
     /// trees that the new one names wait until it does.
-    private func withdraw(_ manifest: TreeManifest, replacing: [TreeID]) {
+    func withdraw(_ manifest: TreeManifest, replacing: [TreeID]) {
         do throws(EngineError) {
             try manifest.retire()
             let replaced = state.withLock { state -> [Tree] in
@@ -323,7 +261,7 @@ package final class Engine: Sendable {
     }
 
     /// A tree must not be made where the remains of another one may still be found: a start would find both.
-    private func settleDisputes(_ identity: TreeIdentity) throws(EngineError) {
+    func settleDisputes(_ identity: TreeIdentity) throws(EngineError) {
         let disputes = state.withLock { state in state.disputes.values.filter { $0.concerns(identity) } }
         for dispute in disputes {
             try dispute.manifest.retire()
@@ -339,7 +277,7 @@ package final class Engine: Sendable {
         }
     }
 
-    private func check(_ identity: TreeIdentity, _ writer: String) throws(EngineError) {
+    func check(_ identity: TreeIdentity, _ writer: String) throws(EngineError) {
         guard identity.store.utf8.count <= EngineLimits.storeNameBytesMax else {
             throw .invalidEntry(detail: "the store name has \(identity.store.utf8.count) bytes, which is too long")
         }
@@ -352,7 +290,7 @@ package final class Engine: Sendable {
         }
     }
 
-    private func retireOnLane(_ id: TreeID, completion: @escaping @Sendable (Result<Void, EngineError>) -> Void) {
+    func retireOnLane(_ id: TreeID, completion: @escaping @Sendable (Result<Void, EngineError>) -> Void) {
         let (manifest, tree) = state.withLock { state in
             let found = (state.manifests[id], state.open[id])
             state.manifests[id] = nil
@@ -365,106 +303,13 @@ package final class Engine: Sendable {
             if let manifest {
                 try manifest.retire()
             } else {
-                try TreeManifest.removeDirectory(DataDirectory.tree(options.directory, id), fileSystem: fileSystem)
+                try TreeManifest.removeDirectory(
+                    id, DataDirectory.tree(options.directory, id), logs: logs, fileSystem: fileSystem)
             }
             completion(.success(()))
         } catch {
             if let manifest { discard(manifest) }
             completion(.failure(error))
         }
-    }
-
-    // MARK: Snapshots
-
-    /// Snapshots of a store, oldest first.
-    package func snapshots(store: String) -> [SnapshotInfo] {
-        state.withLock { state in
-            state.snapshots.values.filter { $0.record.identity.store == store }
-                .sorted { $0.number < $1.number }.map(\.info)
-        }
-    }
-
-    func snapshot(tree: TreeID, epoch: UInt64, checkpoint: UInt64) -> SnapshotInfo? {
-        state.withLock { state in
-            state.snapshots.values.first {
-                $0.record.tree == tree && $0.epoch == epoch && $0.record.checkpoint == checkpoint
-            }?.info
-        }
-    }
-
-    /// Writes a snapshot record; durable when it returns. Metadata lane.
-    /// - Parameter version: keeps the files until the record owns them.
-    func record(_ template: SnapshotRecord, epoch: UInt64, version: Version) throws(EngineError) -> SnapshotInfo {
-        let number = state.withLock { state in
-            state.nextSnapshot += 1
-            return state.nextSnapshot - 1
-        }
-        var record = template
-        let range = record.identity.keyGroups
-        let suffix = String(number, radix: 16) + "-" + String(record.createdMilliseconds, radix: 16)
-        record.handle = "\(record.identity.store)/\(record.checkpoint)/\(range.first)-\(range.last)/\(suffix)"
-        tables.retain(record.fileNumbers)
-        do throws(FileError) {
-            try AtomicFile.write(
-                SnapshotFormat.encode(record), to: DataDirectory.snapshotName(number),
-                in: DataDirectory.snapshots(options.directory), fileSystem: fileSystem)
-        } catch {
-            removeSnapshots([number], fileNumbers: record.fileNumbers) {}
-            throw .file(error)
-        }
-        let files = record.levels.joined()
-        let stored = state.withLock { [record] state -> StoredSnapshot in
-            let held = Set(state.snapshots.values.flatMap(\.record.fileNumbers))
-            let newBytes = files.filter { !held.contains($0.number) }.windowedBytes
-            let stored = StoredSnapshot(number: number, epoch: epoch, record: record, newBytes: newBytes)
-            state.snapshots[record.handle] = stored
-            return stored
-        }
-        withExtendedLifetime(version) {}
-        return stored.info
-    }
-
-    /// Drops snapshots; their files go when nothing else refers to them. Unknown handles are ignored, so that a release may be
-    /// repeated.
-    /// - Parameter completion: on the metadata lane with the number of known handles, when none of the snapshots can come
-    ///   back, whoever released them. It waits for a disk that does not let the records be removed.
-    /// - Returns: how many were known.
-    @discardableResult
-    package func releaseSnapshots(
-        _ handles: [String], completion: @escaping @Sendable (Int) -> Void = { _ in }
-    ) -> Int {
-        let (released, numbers) = state.withLock { state -> ([StoredSnapshot], [UInt64]) in
-            let released = handles.compactMap { state.snapshots.removeValue(forKey: $0) }
-            for snapshot in released { state.releasing[snapshot.record.handle] = snapshot.number }
-            return (released, handles.compactMap { state.releasing[$0] })
-        }
-        lanes.metadata.submit { [self] in
-            removeSnapshots(numbers, fileNumbers: released.flatMap(\.record.fileNumbers)) { [self] in
-                state.withLock { state in
-                    for snapshot in released { state.releasing[snapshot.record.handle] = nil }
-                }
-                completion(released.count)
-            }
-        }
-        return released.count
-    }
-
-    /// Removes records, durably, and then gives up files that they owned; tries again later when the disk does not let it.
-    private func removeSnapshots(
-        _ numbers: [UInt64], fileNumbers: [UInt64], completion: @escaping @Sendable () -> Void
-    ) {
-        let directory = DataDirectory.snapshots(options.directory)
-        do throws(FileError) {
-            for number in numbers {
-                try fileSystem.removeIfPresent(directory + "/" + DataDirectory.snapshotName(number))
-            }
-            if !numbers.isEmpty { try fileSystem.syncDirectory(directory) }
-        } catch {
-            return lanes.metadata.submit(afterMilliseconds: options.retryLastMilliseconds) { [self] in
-                removeSnapshots(numbers, fileNumbers: fileNumbers, completion: completion)
-            }
-        }
-        tables.release(fileNumbers)
-        completion()
     }
 }

@@ -13,6 +13,7 @@ final class TreeManifest: @unchecked Sendable {
     private let directory: String
     private let fileSystem: any FileSystem
     private let tables: TableDirectory
+    private let logs: LogDirectory
     private let writer: ManifestWriter
     private var state: TreeState
     private var isRetired = false
@@ -22,19 +23,23 @@ final class TreeManifest: @unchecked Sendable {
     private let published: Mutex<TreeState>
 
     /// - Parameter number: the manifest that recovery read; 0 for a tree that is being made.
-    /// Takes ownership of the files of `state`.
+    /// Takes ownership of the files and logs of `state`.
     init(
-        id: TreeID, root: String, fileSystem: any FileSystem, tables: TableDirectory, state: TreeState, number: UInt64
+        id: TreeID, root: String, fileSystem: any FileSystem, tables: TableDirectory, logs: LogDirectory,
+        state: TreeState, number: UInt64
     ) {
         self.id = id
         directory = DataDirectory.tree(root, id)
         self.fileSystem = fileSystem
         self.tables = tables
+        self.logs = logs
         self.state = state
         published = Mutex(state)
         writer = ManifestWriter(
             directory: directory, tree: id, fileSystem: fileSystem, state: state, number: number)
         tables.retain(state.files.map(\.number))
+        logs.retain(state.logs.segmentIDs)
+        logs.begin(id, floor: state.firstSegment)
     }
 
     var durableState: TreeState { published.withLock { $0 } }
@@ -51,10 +56,12 @@ final class TreeManifest: @unchecked Sendable {
     func commit(_ edit: VersionEdit) throws(EngineError) {
         guard !isRetired else { throw .closed(tree: id.description) }
         try writer.commit(edit)
+        let formerLogs = edit.dropsLogs ? state.logs.segmentIDs : []
         let problem = state.apply(edit)
         invariant(problem == nil, "a committed edit does not fit: \(problem ?? "")")
         tables.retain(edit.added.map(\.file.number))
         tables.release(edit.removed.map(\.file.number))
+        logs.release(formerLogs)
         releaseGivenUp()
         let state = self.state
         published.withLock { $0 = state }
@@ -64,8 +71,9 @@ final class TreeManifest: @unchecked Sendable {
     func retire() throws(EngineError) {
         guard !isRetired else { return }
         writer.close()
-        try TreeManifest.removeDirectory(directory, fileSystem: fileSystem)
+        try TreeManifest.removeDirectory(id, directory, logs: logs, fileSystem: fileSystem)
         isRetired = true
+        logs.release(state.logs.segmentIDs)
         tables.release(state.files.map(\.number))
         releaseGivenUp()
     }
@@ -84,21 +92,35 @@ final class TreeManifest: @unchecked Sendable {
 
     private var parentDirectory: String { String(directory[..<(directory.lastIndex(of: "/") ?? directory.endIndex)]) }
 
-    /// Removes CURRENT, then everything else. Only the first step must work.
-    static func removeDirectory(_ directory: String, fileSystem: any FileSystem) throws(EngineError) {
-        let current = directory + "/" + DataDirectory.currentName
+    /// Removes CURRENT, then everything else but log segments that others refer to. Only the first step must work.
+    static func removeDirectory(
+        _ tree: TreeID, _ directory: String, logs: LogDirectory, fileSystem: any FileSystem
+    ) throws(EngineError) {
         do throws(FileError) {
-            try fileSystem.removeIfPresent(current)
+            try fileSystem.removeIfPresent(directory + "/" + DataDirectory.currentName)
             try fileSystem.syncDirectory(directory)
         } catch {
             if error.isNotFound { return }
             throw .file(error)
         }
+        logs.end(tree)
+        removeContents(of: directory, fileSystem: fileSystem) { logs.isOwned(SegmentID(tree: tree, number: $0)) }
+    }
+
+    /// Removes a directory without CURRENT, which is no tree. Segments for which `isNeeded` says so stay, and the directory with
+    /// them. What cannot be removed is removed at the next start.
+    static func removeContents(of directory: String, fileSystem: any FileSystem, isNeeded: (UInt64) -> Bool) {
         do throws(FileError) {
-            for name in try fileSystem.list(directory) { try fileSystem.remove(directory + "/" + name) }
-            try fileSystem.remove(directory)
+            var isEmpty = true
+            for name in try fileSystem.list(directory) {
+                if let number = DataDirectory.segmentNumber(ofName: name), isNeeded(number) {
+                    isEmpty = false
+                } else {
+                    try fileSystem.remove(directory + "/" + name)
+                }
+            }
+            if isEmpty { try fileSystem.remove(directory) }
         } catch {
-            // A directory without CURRENT is no tree; the next start removes it.
             return
         }
     }

@@ -82,9 +82,8 @@ package enum EngineFile: String, Sendable, CaseIterable {
             visit(InspectedPart(0..<UInt64(bytes.count), "pointer", "manifest \(number)"))
         case .snapshot: try inspectSnapshot(bytes, path: path, visit: visit)
         case .table, .directoryFormat:
-            try DirectoryRecovery.checkFormat(bytes, path: path)
-            visit(
-                InspectedPart(0..<UInt64(bytes.count), "format", "version \(DirectoryRecovery.formatVersion)"))
+            let format = try DirectoryRecovery.checkFormat(bytes, path: path)
+            visit(InspectedPart(0..<UInt64(bytes.count), "format", "version \(format)"))
         }
     }
 }
@@ -94,13 +93,22 @@ private func inspectSnapshot(
 ) throws(EngineError) {
     let record = try SnapshotFormat.decode(bytes, path: path)
     let headerEnd = UInt64(SnapshotFormat.headerBytes)
-    visit(InspectedPart(0..<headerEnd, "header", "version \(SnapshotFormat.version)"))
+    let version = UInt16(bytes[4]) | UInt16(bytes[5]) << 8
+    visit(InspectedPart(0..<headerEnd, "header", "version \(version)"))
     let info = record.info
     visit(
         InspectedPart(
             headerEnd..<UInt64(bytes.count), "snapshot",
             "\(info.handle) of \(info.tree), epoch \(info.progress.epoch) sequence \(info.progress.sequence), "
-                + describe(record.levels)))
+                + describe(record.levels) + describe(record.logs)))
+}
+
+/// What is meant of the logs of trees; empty without any.
+func describe(_ logs: [LogReference]) -> String {
+    logs.map { log in
+        "; log of \(log.tree) [\(log.window)] after \(log.after) through \(log.through): "
+            + log.segments.map { "\($0.number) (\($0.bytes) bytes)" }.joined(separator: " ")
+    }.joined()
 }
 
 /// Files by level: what a manifest or snapshot refers to.

@@ -46,7 +46,8 @@ func inspectManifest(_ bytes: [UInt8], path: String, visit: (InspectedPart) -> V
     var offset = headerEnd
     if isIntactHeader(bytes) {
         visit(InspectedPart(0..<UInt64(headerEnd), "header", "\(tree), manifest \(manifest)"))
-        while let (size, detail) = manifestRecord(bytes, at: offset) {
+        let version = UInt16(truncatingIfNeeded: number(bytes, at: 4) & 0xFFFF)
+        while let (size, detail) = manifestRecord(bytes, at: offset, version: version) {
             visit(InspectedPart(UInt64(offset)..<UInt64(offset + size), detail.name, detail.text))
             offset += size
         }
@@ -77,25 +78,27 @@ private func isIntactHeader(_ bytes: [UInt8]) -> Bool {
 }
 
 /// Size and description of the record at `offset`, nil when no intact one starts there.
-private func manifestRecord(_ bytes: [UInt8], at offset: Int) -> (size: Int, detail: (name: String, text: String))? {
+private func manifestRecord(
+    _ bytes: [UInt8], at offset: Int, version: UInt16
+) -> (size: Int, detail: (name: String, text: String))? {
     guard bytes.count - offset >= 17 else { return nil }
     let length = Int(number(bytes, at: offset) & 0xFFFF_FFFF)
     let sum = UInt32(number(bytes, at: offset + 4) & 0xFFFF_FFFF)
     guard length >= 9, length <= bytes.count - offset - 8 else { return nil }
     let body = Array(bytes[(offset + 8)..<(offset + 8 + length)])
     guard CRC32C.checksum(body, seed: CRC32C.checksum(Array(bytes[offset..<(offset + 4)]))) == sum else { return nil }
-    return (length + 8, unsafe body.withUnsafeBytes { unsafe describeRecord($0) })
+    return (length + 8, unsafe body.withUnsafeBytes { unsafe describeRecord($0, version) })
 }
 
-private func describeRecord(_ body: UnsafeRawBufferPointer) -> (name: String, text: String) {
+private func describeRecord(_ body: UnsafeRawBufferPointer, _ version: UInt16) -> (name: String, text: String) {
     var reader = unsafe ByteReader(body)
     guard reader.skip(8), let kind = reader.readUInt8() else { return ("record", "short") }
-    if kind == ManifestFormat.stateKind, let state = TreeState.decode(&reader) {
+    if kind == ManifestFormat.stateKind, let state = TreeState.decode(&reader, version: version) {
         return (
             "state",
             "store \"\(state.identity.store)\" key groups \(state.identity.keyGroups) of \(state.identity.keyGroupCount), "
                 + "epoch \(state.epoch) writer \"\(state.writer)\", flushed to sequence \(state.flushed.sequence), "
-                + describe(state.levels)
+                + describe(state.levels) + describe(state.logs)
         )
     }
     if kind == ManifestFormat.editKind, let edit = VersionEdit.decode(&reader) {
@@ -103,6 +106,7 @@ private func describeRecord(_ body: UnsafeRawBufferPointer) -> (name: String, te
         if let session = edit.session { parts.append("epoch \(session.epoch) writer \"\(session.writer)\"") }
         if let flushed = edit.flushed { parts.append("flushed to epoch \(flushed.epoch) sequence \(flushed.sequence)") }
         if let segment = edit.firstSegment { parts.append("log from segment \(segment)") }
+        if edit.dropsLogs { parts.append("logs of other trees flushed") }
         parts += edit.removed.map { "- \($0.file.number) of level \($0.level)" }
         parts += edit.added.map { "+ \($0.file.number) [\($0.file.window)] to level \($0.level)" }
         return ("edit", parts.joined(separator: ", "))

@@ -18,8 +18,8 @@ enum LogEvent: Sendable {
     case restarted
 }
 
-/// `queue` is guarded by its mutex. `file`, `openSegment`, `durableBytes` and `group` belong to the log lane, which runs one
-/// job at a time; the rest is immutable after init.
+/// `queue` is guarded by its mutex. `file`, `closed`, `openSegment`, `durableBytes` and `failure` belong to the log lane, which
+/// runs one job at a time; the rest is immutable after init.
 final class TreeLog: @unchecked Sendable {
     private struct Chunk {
         let segment: UInt64
@@ -40,29 +40,34 @@ final class TreeLog: @unchecked Sendable {
     private let directory: String
     private let tree: TreeID
     private let mode: LogMode
+    private let logs: LogDirectory
     private let fileSystem: any FileSystem
     private let lane: any BackgroundLane
     private let deliver: @Sendable (LogEvent) -> Void
     private let queue = Mutex(Queue())
 
     private var file: (any AppendFile)?
+    /// Segments that are complete and still needed, oldest first.
+    private var closed: [LogSegmentPart] = []
     private var openSegment: UInt64 = 0
     private var durableBytes: UInt64 = 0
-    private var isFailed = false
+    private var failure: EngineError?
 
-    /// - Parameter previous: the segment that recovery read last, and its size; its records are still needed.
+    /// - Parameter previous: the segments that recovery read; their records are still needed, and durable.
     init(
-        directory: String, tree: TreeID, mode: LogMode, fileSystem: any FileSystem, lane: any BackgroundLane,
-        previous: (segment: UInt64, bytes: UInt64), deliver: @escaping @Sendable (LogEvent) -> Void
+        directory: String, tree: TreeID, mode: LogMode, logs: LogDirectory, fileSystem: any FileSystem,
+        lane: any BackgroundLane, previous: [LogSegmentPart], deliver: @escaping @Sendable (LogEvent) -> Void
     ) {
         self.directory = directory
         self.tree = tree
         self.mode = mode
+        self.logs = logs
         self.fileSystem = fileSystem
         self.lane = lane
         self.deliver = deliver
-        openSegment = previous.segment
-        durableBytes = previous.bytes
+        closed = previous.dropLast()
+        openSegment = previous.last?.number ?? 0
+        durableBytes = previous.last?.bytes ?? 0
     }
 
     /// Bytes that wait to be written.
@@ -99,7 +104,8 @@ final class TreeLog: @unchecked Sendable {
                 queue.chunks = []
                 queue.bytes = 0
             }
-            isFailed = false
+            failure = nil
+            closed = []
             // The records of the failed segment are flushed by now, so the new one depends on none.
             openSegment = 0
             durableBytes = 0
@@ -109,24 +115,54 @@ final class TreeLog: @unchecked Sendable {
                 try roll(to: segment)
                 deliver(.restarted)
             } catch {
-                isFailed = true
+                failure = error
                 deliver(.failed(error))
             }
         }
+    }
+
+    /// Makes everything appended so far durable and says where it is: those of `segments` that have records. The last may hold
+    /// later records too.
+    /// - Parameter completion: on the log lane. Fails when the log has failed, which the owner is told as well.
+    func mark(
+        _ segments: ClosedRange<UInt64>,
+        completion: @escaping @Sendable (Result<[LogSegmentPart], EngineError>) -> Void
+    ) {
+        // Jobs of a lane run in order, so what was appended before is written by now.
+        lane.submit { [self] in
+            if let failure { return completion(.failure(failure)) }
+            do throws(EngineError) {
+                try syncBuffered()
+            } catch {
+                failure = error
+                deliver(.failed(error))
+                return completion(.failure(error))
+            }
+            let parts = closed + [LogSegmentPart(number: openSegment, bytes: durableBytes)]
+            completion(
+                .success(parts.filter { segments.contains($0.number) && $0.bytes > UInt64(LogFormat.headerBytes) }))
+        }
+    }
+
+    private func syncBuffered() throws(EngineError) {
+        guard let file, durableBytes < file.size else { return }
+        try asEngineError { () throws(FileError) in try file.sync() }
+        durableBytes = file.size
     }
 
     /// Removes the segments below `segment`, whose records are in table files. The next segment is begun first and names its
     /// predecessor, so that a manifest that lost its last edit is told from one that never had it.
     func prune(below segment: UInt64) {
         lane.submit { [self] in
-            guard !isFailed else { return }
+            guard failure == nil else { return }
             do throws(EngineError) {
                 if openSegment < segment { try roll(to: segment) }
             } catch {
-                isFailed = true
+                failure = error
                 return deliver(.failed(error))
             }
-            LogPruning.removeSegments(below: segment, in: directory, fileSystem: fileSystem)
+            closed.removeAll { $0.number < segment }
+            logs.prune(tree, below: segment)
         }
     }
 
@@ -149,12 +185,12 @@ final class TreeLog: @unchecked Sendable {
             queue.isScheduled = false
             return chunks
         }
-        guard !isFailed, let last = chunks.last else { return }
+        guard failure == nil, let last = chunks.last else { return }
         do throws(EngineError) {
             for chunk in chunks { try write(chunk) }
             deliver(.durable(ticket: last.lastTicket))
         } catch {
-            isFailed = true
+            failure = error
             deliver(.failed(error))
         }
     }
@@ -204,6 +240,7 @@ final class TreeLog: @unchecked Sendable {
             }
         }
         file = created
+        if openSegment != 0 { closed.append(LogSegmentPart(number: openSegment, bytes: header.previousBytes)) }
         openSegment = segment
         durableBytes = UInt64(LogFormat.headerBytes)
     }
@@ -216,20 +253,6 @@ final class TreeLog: @unchecked Sendable {
         file.close()
         self.file = nil
         return size
-    }
-}
-
-enum LogPruning {
-    /// What cannot be removed is removed by the next recovery, so errors are dropped.
-    static func removeSegments(below segment: UInt64, in directory: String, fileSystem: any FileSystem) {
-        do throws(FileError) {
-            for name in try fileSystem.list(directory) {
-                guard let number = DataDirectory.segmentNumber(ofName: name), number < segment else { continue }
-                try fileSystem.remove(directory + "/" + name)
-            }
-        } catch {
-            return
-        }
     }
 }
 

@@ -21,13 +21,24 @@ struct RecoveredTree {
 }
 
 struct DirectoryContents {
+    /// What the directory says that it may hold.
+    var format = DirectoryRecovery.formatVersion
     var trees: [RecoveredTree] = []
     var snapshots: [(number: UInt64, record: SnapshotRecord)] = []
     var damaged: [DamagedPart] = []
     var tableNumbers: Set<UInt64> = []
+    /// Log segments in each directory of a tree.
+    var segmentNumbers: [TreeID: Set<UInt64>] = [:]
+    /// Directories without CURRENT: what an interruption left, or segments that others refer to.
+    var remains: [TreeID] = []
     var nextTree: UInt64 = 1
     var nextSnapshot: UInt64 = 1
     var nextTable: UInt64 = 1
+
+    /// Segments that a snapshot or another tree refers to.
+    var referredSegments: [SegmentID] {
+        trees.flatMap { $0.state.logs.segmentIDs } + snapshots.flatMap { $0.record.logs.segmentIDs }
+    }
 }
 
 struct DirectoryRecovery {
@@ -35,22 +46,27 @@ struct DirectoryRecovery {
     let fileSystem: any FileSystem
 
     /// Format of the directory as a whole. On disk: never renumber.
-    static let formatVersion: UInt16 = 1
+    static let formatVersion: UInt16 = 2
+    /// Format 1: segments belong to their tree alone. A program that knows only this one removes those of trees that are no
+    /// more, so in such a directory nobody else may refer to them.
+    static let formatVersionOfOwnLogs: UInt16 = 1
     static let formatMagic: UInt32 = 0x5453_4943
 
     func run() throws(EngineError) -> DirectoryContents {
         var contents = DirectoryContents()
-        try makeDirectories()
+        contents.format = try makeDirectories()
         try readTables(&contents)
         try readTrees(&contents)
         try readSnapshots(&contents)
         try finishExchanges(&contents)
         checkFiles(&contents)
+        removeRemains(contents)
         if contents.damaged.isEmpty { try removeOrphans(contents) }
         return contents
     }
 
-    private func makeDirectories() throws(EngineError) {
+    /// Returns the format.
+    private func makeDirectories() throws(EngineError) -> UInt16 {
         try asEngineError { () throws(FileError) in
             for directory in [
                 DataDirectory.tables(root), DataDirectory.trees(root), DataDirectory.snapshots(root),
@@ -65,14 +81,16 @@ struct DirectoryRecovery {
         try asEngineError { () throws(FileError) in
             try AtomicFile.write(writer.bytes, to: DataDirectory.formatName, in: root, fileSystem: fileSystem)
         }
+        return DirectoryRecovery.formatVersion
     }
 
-    private func checkFormat(_ path: String) throws(EngineError) {
+    private func checkFormat(_ path: String) throws(EngineError) -> UInt16 {
         let bytes = try asEngineError { () throws(FileError) in try fileSystem.readAll(path, limit: 64) }
-        try DirectoryRecovery.checkFormat(bytes, path: path)
+        return try DirectoryRecovery.checkFormat(bytes, path: path)
     }
 
-    static func checkFormat(_ bytes: [UInt8], path: String) throws(EngineError) {
+    /// Returns the format.
+    static func checkFormat(_ bytes: [UInt8], path: String) throws(EngineError) -> UInt16 {
         let fields = unsafe bytes.withUnsafeBytes { bytes -> (UInt32, UInt16)? in
             var reader = unsafe ByteReader(bytes)
             guard let magic = reader.readInteger(as: UInt32.self), let version = reader.readInteger(as: UInt16.self)
@@ -82,11 +100,12 @@ struct DirectoryRecovery {
         guard let (magic, version) = fields, magic == DirectoryRecovery.formatMagic else {
             throw corruption(path, 0, "this is not the format file of a data directory")
         }
-        guard version == DirectoryRecovery.formatVersion else {
+        guard (formatVersionOfOwnLogs...formatVersion).contains(version) else {
             throw .unsupported(
-                detail: "\(path) says format \(version), and this program reads format "
+                detail: "\(path) says format \(version), and this program reads formats up to "
                     + "\(DirectoryRecovery.formatVersion): use the program that wrote it, or a newer one")
         }
+        return version
     }
 
     private func list(_ directory: String) throws(EngineError) -> [String] {
@@ -110,9 +129,10 @@ struct DirectoryRecovery {
             let directory = DataDirectory.tree(root, id)
             do throws(EngineError) {
                 // The listing decides whether there is a tree: an error on the way to CURRENT must not pass for its absence.
-                guard try list(directory).contains(DataDirectory.currentName) else {
-                    // Creation or removal of the tree was interrupted; nobody was told that it exists.
-                    try TreeManifest.removeDirectory(directory, fileSystem: fileSystem)
+                let names = try list(directory)
+                contents.segmentNumbers[id] = Set(names.compactMap { DataDirectory.segmentNumber(ofName: $0) })
+                guard names.contains(DataDirectory.currentName) else {
+                    contents.remains.append(id)
                     continue
                 }
                 contents.trees.append(try readTree(id, directory))
@@ -140,8 +160,25 @@ struct DirectoryRecovery {
     private func finishExchanges(_ contents: inout DirectoryContents) throws(EngineError) {
         let replaced = Set(contents.trees.flatMap(\.state.replaces))
         for id in replaced where contents.trees.contains(where: { $0.id == id }) {
-            try TreeManifest.removeDirectory(DataDirectory.tree(root, id), fileSystem: fileSystem)
+            let directory = DataDirectory.tree(root, id)
+            try asEngineError { () throws(FileError) in
+                try fileSystem.removeIfPresent(directory + "/" + DataDirectory.currentName)
+                try fileSystem.syncDirectory(directory)
+            }
+            contents.remains.append(id)
             contents.trees.removeAll { $0.id == id }
+        }
+    }
+
+    /// Directories without a tree go, except for the segments that others refer to; where something could not be read, all
+    /// segments stay.
+    private func removeRemains(_ contents: DirectoryContents) {
+        let referred = Set(contents.referredSegments)
+        let keepsAll = !contents.damaged.isEmpty
+        for tree in contents.remains {
+            TreeManifest.removeContents(of: DataDirectory.tree(root, tree), fileSystem: fileSystem) {
+                keepsAll || referred.contains(SegmentID(tree: tree, number: $0))
+            }
         }
     }
 
@@ -181,15 +218,21 @@ struct DirectoryRecovery {
         let referred =
             contents.trees.flatMap { $0.state.files.map(\.number) } + contents.snapshots.flatMap(\.record.fileNumbers)
         contents.nextTable = max(contents.nextTable, (referred.max() ?? 0) + 1)
+        // So does a tree whose log is referred to.
+        let logTrees = contents.referredSegments.map(\.tree.number)
+        contents.nextTree = max(contents.nextTree, (logTrees.max() ?? 0) + 1)
         for tree in contents.trees {
-            guard let missing = tree.state.files.first(where: { !present.contains($0.number) }) else { continue }
             let path = DataDirectory.tree(root, tree.id)
-            contents.damaged.append(
-                DamagedPart(path: path, tree: tree.id, error: missingFile(missing.number, path)))
+            let missing = tree.state.files.first { !present.contains($0.number) }
+                .map { DataDirectory.tables(root) + "/" + DataDirectory.tableName($0.number) }
+            guard let missing = missing ?? missingSegment(tree.state.logs, contents) else { continue }
+            contents.damaged.append(DamagedPart(path: path, tree: tree.id, error: missingFile(missing, path)))
         }
         for (number, record) in contents.snapshots {
-            guard let missing = record.fileNumbers.first(where: { !present.contains($0) }) else { continue }
             let path = DataDirectory.snapshots(root) + "/" + DataDirectory.snapshotName(number)
+            let missing = record.fileNumbers.first { !present.contains($0) }
+                .map { DataDirectory.tables(root) + "/" + DataDirectory.tableName($0) }
+            guard let missing = missing ?? missingSegment(record.logs, contents) else { continue }
             contents.damaged.append(DamagedPart(path: path, tree: nil, error: missingFile(missing, path)))
         }
         let damagedTrees = Set(contents.damaged.compactMap(\.tree))
@@ -200,10 +243,13 @@ struct DirectoryRecovery {
         }
     }
 
-    private func missingFile(_ number: UInt64, _ path: String) -> EngineError {
-        corruption(
-            path, 0,
-            "it refers to table file \(DataDirectory.tableName(number)), which is missing: restore from a snapshot")
+    private func missingSegment(_ logs: [LogReference], _ contents: DirectoryContents) -> String? {
+        logs.segmentIDs.first { contents.segmentNumbers[$0.tree]?.contains($0.number) != true }
+            .map { DataDirectory.segmentPath(root, $0) }
+    }
+
+    private func missingFile(_ missing: String, _ path: String) -> EngineError {
+        corruption(path, 0, "it refers to \(missing), which is missing: restore from a snapshot")
     }
 
     private func removeOrphans(_ contents: DirectoryContents) throws(EngineError) {

@@ -13,6 +13,8 @@ struct SealedMemtable: Sendable {
     let progress: WriteProgress
     /// When this memtable is flushed, segments below are not needed.
     let nextSegment: UInt64
+    /// It holds what the manifest refers to in logs of other trees: when it is flushed they are not needed.
+    let holdsForeignLogs: Bool
 }
 
 struct RecoveredLog: Sendable {
@@ -20,28 +22,39 @@ struct RecoveredLog: Sendable {
     var sealed: [SealedMemtable] = []
     var active: Memtable
     var progress: WriteProgress
-    /// The last segment with records, and its size; number 0 when there is none.
-    var lastSegment: UInt64 = 0
-    var lastBytes: UInt64 = 0
+    /// `active` holds what the manifest refers to in logs of other trees.
+    var activeHoldsForeignLogs = false
+    /// Segments that were begun whole, and how much of each is intact.
+    var segments: [LogSegmentPart] = []
     /// Segments that are in no sealed memtable, all together.
     var unsealedBytes = 0
     /// The number the next segment gets.
     var nextSegment: UInt64
     var records = 0
+
+    /// The last segment with a header, and its size; number 0 when there is none.
+    var last: LogSegmentPart { segments.last ?? LogSegmentPart(number: 0, bytes: 0) }
 }
 
 struct LogReplay {
-    let directory: String
+    let root: String
     let tree: TreeID
     let state: TreeState
     let memtableBytes: Int
     /// A memtable is sealed when the segments it came from are this long.
     let logBytes: Int
+    /// nil to look only: nothing on disk is changed.
+    let logs: LogDirectory?
     let fileSystem: any FileSystem
 
+    private var directory: String { DataDirectory.tree(root, tree) }
+
     func run() throws(EngineError) -> RecoveredLog {
+        // What other trees wrote before this one was made comes first.
+        let foreign = LogRestore(logs: state.logs, root: root, memtableBytes: memtableBytes, fileSystem: fileSystem)
         var recovered = RecoveredLog(
-            active: Memtable(budgetBytes: memtableBytes), progress: state.flushed, nextSegment: state.firstSegment)
+            active: try foreign.run(), progress: state.flushed, nextSegment: state.firstSegment)
+        recovered.activeHoldsForeignLogs = !state.logs.isEmpty
         let segments = try neededSegments()
         for (index, segment) in segments.enumerated() {
             let durable = index + 1 < segments.count ? try durableBytes(of: segment, from: segments[index + 1]) : 0
@@ -52,26 +65,17 @@ struct LogReplay {
             recovered.unsealedBytes += unsafe contents.bytes.count
             if recovered.active.isFull || recovered.unsealedBytes >= logBytes { seal(&recovered) }
         }
-        if let last = segments.last { try settle(last, recovered) }
+        if let last = segments.last, logs != nil { try settle(last, recovered) }
         return recovered
     }
 
     private func path(_ segment: UInt64) -> String { directory + "/" + DataDirectory.segmentName(segment) }
 
-    /// In order; older ones are removed, their records are flushed.
+    /// In order. Records of older ones are flushed, and those that nobody refers to are removed.
     private func neededSegments() throws(EngineError) -> [UInt64] {
-        var needed: [UInt64] = []
+        logs?.prune(tree, below: state.firstSegment)
         let names = try asEngineError { () throws(FileError) in try fileSystem.list(directory) }
-        for name in names {
-            guard let segment = DataDirectory.segmentNumber(ofName: name) else { continue }
-            if segment >= state.firstSegment {
-                needed.append(segment)
-            } else {
-                // What cannot be removed is removed at the next start.
-                do throws(FileError) { try fileSystem.remove(directory + "/" + name) } catch { continue }
-            }
-        }
-        return needed.sorted()
+        return names.compactMap { DataDirectory.segmentNumber(ofName: $0) }.filter { $0 >= state.firstSegment }.sorted()
     }
 
     /// What the header of the segment behind it says about a segment.
@@ -96,8 +100,7 @@ struct LogReplay {
         recovered.progress = progress
         recovered.records += end.records
         if end.header != nil {
-            recovered.lastSegment = segment
-            recovered.lastBytes = end.validBytes
+            recovered.segments.append(LogSegmentPart(number: segment, bytes: end.validBytes))
         }
     }
 
@@ -105,7 +108,7 @@ struct LogReplay {
         of segment: UInt64, _ header: LogSegmentHeader?, _ recovered: RecoveredLog
     ) throws(EngineError) {
         guard let header, header.previousSegment >= state.firstSegment else { return }
-        if header.previousSegment != recovered.lastSegment {
+        if header.previousSegment != recovered.last.number {
             throw corruption(
                 path(segment), 24,
                 "log segment \(header.previousSegment) comes before this one and is missing; acknowledged writes are "
@@ -137,7 +140,9 @@ struct LogReplay {
         recovered.active.seal()
         recovered.sealed.append(
             SealedMemtable(
-                memtable: recovered.active, progress: recovered.progress, nextSegment: recovered.nextSegment))
+                memtable: recovered.active, progress: recovered.progress, nextSegment: recovered.nextSegment,
+                holdsForeignLogs: recovered.activeHoldsForeignLogs))
+        recovered.activeHoldsForeignLogs = false
         recovered.active = Memtable(budgetBytes: memtableBytes)
         recovered.unsealedBytes = 0
     }
@@ -145,58 +150,11 @@ struct LogReplay {
     /// Cuts the torn tail and makes what was replayed durable, so that the next segment can vouch for it.
     private func settle(_ last: UInt64, _ recovered: RecoveredLog) throws(EngineError) {
         try asEngineError { () throws(FileError) in
-            if recovered.lastSegment == last {
-                try fileSystem.truncate(path(last), to: recovered.lastBytes)
+            if recovered.last.number == last {
+                try fileSystem.truncate(path(last), to: recovered.last.bytes)
             } else {
                 try fileSystem.remove(path(last))
             }
-        }
-    }
-}
-
-/// A segment's bytes, or its first ones, read straight into memory that goes with this object.
-@safe private final class SegmentContents {
-    let bytes: UnsafeRawBufferPointer
-
-    init(_ path: String, fileSystem: any FileSystem, limit: Int) throws(EngineError) {
-        unsafe bytes = try SegmentContents.read(path, fileSystem) { size throws(FileError) in
-            guard size <= UInt64(limit) else {
-                throw FileError(operation: "read", path: path, reason: .tooLarge(limit: limit))
-            }
-            return Int(size)
-        }
-    }
-
-    /// Fewer when the file is shorter.
-    init(_ path: String, fileSystem: any FileSystem, firstBytes: Int) throws(EngineError) {
-        unsafe bytes = try SegmentContents.read(path, fileSystem) { size throws(FileError) in
-            Int(min(size, UInt64(firstBytes)))
-        }
-    }
-
-    deinit { unsafe bytes.deallocate() }
-
-    /// nil when it was not written whole, or is of another version.
-    var header: LogSegmentHeader? {
-        if case .header(let header) = unsafe LogFormat.decodeHeader(bytes) { return header }
-        return nil
-    }
-
-    private static func read(
-        _ path: String, _ fileSystem: any FileSystem, count: (UInt64) throws(FileError) -> Int
-    ) throws(EngineError) -> UnsafeRawBufferPointer {
-        do throws(FileError) {
-            let file = try fileSystem.openRead(path)
-            let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: try count(file.size), alignment: 16)
-            do throws(FileError) {
-                unsafe try file.read(at: 0, into: buffer)
-            } catch {
-                unsafe buffer.deallocate()
-                throw error
-            }
-            return UnsafeRawBufferPointer(buffer)
-        } catch {
-            throw .file(error)
         }
     }
 }

@@ -2,6 +2,7 @@
 //
 //   0 u32 magic "CSNP" · 4 u16 version · 6 u16 zero · 8 u32 length of the body · 12 u32 CRC-32C of bytes 0..<12 and the body
 //   16 body: handle, identity, tree, checkpoint, progress, creation time, levels of file references
+//      version 2: then references to log segments, which hold what is in no file
 
 internal import CisternFileSystem
 internal import CisternPrimitives
@@ -17,9 +18,11 @@ package struct SnapshotInfo: Equatable, Sendable {
     package let progress: WriteProgress
     package let createdMilliseconds: UInt64
     package let fileCount: Int
-    /// Bytes of the files' visible parts, an estimate where a window cuts a file.
+    /// Bytes of the files' visible parts, an estimate where a window cuts a file, and of the log.
     package let bytes: UInt64
-    /// The part of `bytes` in files that no earlier snapshot held: what this one added. 0 when it was taken before a restart.
+    /// Bytes of the log segments that hold what was not in files: what a restore reads at most.
+    package let logBytes: UInt64
+    /// The part of `bytes` that no earlier snapshot held: what this one added. 0 when it was taken before a restart.
     package internal(set) var newBytes: UInt64 = 0
 }
 
@@ -37,10 +40,12 @@ package struct SnapshotRecord: Equatable, Sendable {
     package var progress: WriteProgress
     package var createdMilliseconds: UInt64
     package var levels: [[FileRecord]]
+    /// What is not in the files, in the order of replay.
+    package var logs: [LogReference]
 
     package init(
         handle: String, identity: TreeIdentity, tree: TreeID, checkpoint: UInt64, progress: WriteProgress,
-        createdMilliseconds: UInt64, levels: [[FileRecord]]
+        createdMilliseconds: UInt64, levels: [[FileRecord]], logs: [LogReference] = []
     ) {
         self.handle = handle
         self.identity = identity
@@ -49,13 +54,14 @@ package struct SnapshotRecord: Equatable, Sendable {
         self.progress = progress
         self.createdMilliseconds = createdMilliseconds
         self.levels = levels
+        self.logs = logs
     }
 
     package var info: SnapshotInfo {
         SnapshotInfo(
             handle: handle, identity: identity, tree: tree, checkpoint: checkpoint, progress: progress,
             createdMilliseconds: createdMilliseconds, fileCount: levels.reduce(0) { $0 + $1.count },
-            bytes: levels.joined().windowedBytes)
+            bytes: levels.joined().windowedBytes.saturatingAdding(logs.logBytes), logBytes: logs.logBytes)
     }
 
     package var fileNumbers: [UInt64] { levels.joined().map(\.number) }
@@ -65,6 +71,8 @@ package enum SnapshotFormat {
     // On disk: never change.
     package static let magic: UInt32 = 0x504E_5343
     package static let version: UInt16 = 1
+    /// A snapshot that refers to log segments; all others stay readable for programs that know version 1 only.
+    package static let versionWithLogs: UInt16 = 2
     package static let headerBytes = 16
     package static let snapshotBytesMax = 1 << 30
 
@@ -77,9 +85,10 @@ package enum SnapshotFormat {
         record.progress.encode(into: &body)
         body.writeInteger(record.createdMilliseconds)
         FileRecord.encode(levels: record.levels, into: &body)
+        if !record.logs.isEmpty { LogReference.encode(record.logs, into: &body) }
         var writer = ByteWriter(capacity: body.count + headerBytes)
         writer.writeInteger(magic)
-        writer.writeInteger(version)
+        writer.writeInteger(record.logs.isEmpty ? version : versionWithLogs)
         writer.writeInteger(UInt16(0))
         writer.writeInteger(UInt32(body.count))
         writer.writeInteger(CRC32C.checksum(body.bytes, seed: CRC32C.checksum(writer.bytes)))
@@ -93,14 +102,15 @@ package enum SnapshotFormat {
         let fields = unsafe bytes.withUnsafeBytes { unsafe header($0) }
         guard let fields, fields.magic == magic else { throw corruption(path, 0, "this is not a snapshot") }
         guard fields.sum == sum else { throw corruption(path, 0, "the checksum does not match") }
-        guard fields.version == version else {
+        guard (version...versionWithLogs).contains(fields.version) else {
             throw .unsupported(
-                detail: "\(path) has version \(fields.version), and this program reads version \(version)")
+                detail:
+                    "\(path) has version \(fields.version), and this program reads versions up to \(versionWithLogs)")
         }
         guard fields.length == bytes.count - headerBytes else {
             throw corruption(path, 8, "the body has \(bytes.count - headerBytes) bytes, recorded are \(fields.length)")
         }
-        guard let record = unsafe bytes.withUnsafeBytes({ unsafe decodeBody($0) }) else {
+        guard let record = unsafe bytes.withUnsafeBytes({ unsafe decodeBody($0, version: fields.version) }) else {
             throw corruption(path, UInt64(headerBytes), "the body cannot be read")
         }
         return record
@@ -117,16 +127,17 @@ package enum SnapshotFormat {
         return (magic, version, Int(length), sum)
     }
 
-    private static func decodeBody(_ bytes: UnsafeRawBufferPointer) -> SnapshotRecord? {
+    private static func decodeBody(_ bytes: UnsafeRawBufferPointer, version: UInt16) -> SnapshotRecord? {
         var reader = unsafe ByteReader(bytes)
         guard reader.skip(headerBytes), let handle = readName(&reader), let identity = TreeIdentity.decode(&reader),
             let tree = reader.readVarint(), tree <= EngineLimits.numberMax,
             let checkpoint = reader.readInteger(as: UInt64.self),
             let progress = WriteProgress.decode(&reader), let created = reader.readInteger(as: UInt64.self),
-            let levels = FileRecord.decodeLevels(&reader), reader.isAtEnd
+            let levels = FileRecord.decodeLevels(&reader),
+            let logs = version >= versionWithLogs ? LogReference.decodeAll(&reader) : [], reader.isAtEnd
         else { return nil }
         return SnapshotRecord(
             handle: handle, identity: identity, tree: TreeID(tree), checkpoint: checkpoint, progress: progress,
-            createdMilliseconds: created, levels: levels)
+            createdMilliseconds: created, levels: levels, logs: logs)
     }
 }

@@ -5,7 +5,7 @@
 //   snapshot B 64...127 ─clip 40...90──► files with windows 64...90 ─┴─► one tree 40...90
 //
 // Level 0 keeps each snapshot's order; between snapshots order does not matter, because no key belongs to both. In deeper
-// levels the files of different snapshots cannot overlap, for the same reason.
+// levels the files of different snapshots cannot overlap, for the same reason. References to logs are clipped and joined alike.
 
 internal import CisternPrimitives
 
@@ -27,11 +27,13 @@ package enum SnapshotUnion {
             for (level, files) in snapshot.levels.enumerated() {
                 state.levels[level] += files.compactMap { $0.clipped(to: part) }
             }
+            state.logs += snapshot.logs.compactMap { $0.clipped(to: part) }
         }
         for level in 1..<state.levels.count {
             state.levels[level].sort { compareKeys($0.smallestKey, $1.smallestKey) < 0 }
             state.levels[level] = joined(state.levels[level])
         }
+        state.logs = LogReference.arranged(state.logs)
         return state
     }
 

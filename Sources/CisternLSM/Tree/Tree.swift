@@ -56,6 +56,10 @@ package final class Tree: @unchecked Sendable {
     var sealed: [SealedMemtable]
     var state: TreeState
     var version: Version
+    /// Keeps the segments of `state.logs` until what they hold is in table files.
+    var foreignLogs: LogHold?
+    /// `active` holds what is in them; else a sealed memtable does.
+    var activeHoldsForeignLogs: Bool
     /// Log segment of the active memtable.
     var segment: UInt64
     /// Log of what the active memtable took, in this process and before.
@@ -119,6 +123,8 @@ package final class Tree: @unchecked Sendable {
         sealed = recovered.sealed
         segment = recovered.nextSegment
         unsealedLogBytes = recovered.unsealedBytes
+        activeHoldsForeignLogs = recovered.activeHoldsForeignLogs
+        foreignLogs = state.logs.isEmpty ? nil : LogHold(engine.logs, state.logs.segmentIDs)
         counters.recoveredBatches = recovered.records
         let mailbox = TreeMailbox(executor: executor)
         self.mailbox = mailbox
@@ -127,8 +133,8 @@ package final class Tree: @unchecked Sendable {
         } else {
             log = TreeLog(
                 directory: DataDirectory.tree(engine.options.directory, id), tree: id, mode: engine.options.log,
-                fileSystem: engine.fileSystem, lane: engine.lanes.log,
-                previous: (recovered.lastSegment, recovered.lastBytes),
+                logs: engine.logs, fileSystem: engine.fileSystem, lane: engine.lanes.log,
+                previous: recovered.segments,
                 deliver: { event in mailbox.post { $0.received(event) } })
         }
         mailbox.attach(self)
@@ -291,7 +297,11 @@ package final class Tree: @unchecked Sendable {
     /// Ends the active memtable and its log segment.
     func seal() {
         active.seal()
-        sealed.append(SealedMemtable(memtable: active, progress: progress, nextSegment: segment + 1))
+        sealed.append(
+            SealedMemtable(
+                memtable: active, progress: progress, nextSegment: segment + 1,
+                holdsForeignLogs: activeHoldsForeignLogs))
+        activeHoldsForeignLogs = false
         active = Memtable(budgetBytes: options.memtableBytes)
         segment += 1
         unsealedLogBytes = 0

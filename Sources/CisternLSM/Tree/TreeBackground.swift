@@ -47,6 +47,7 @@ extension Tree {
         var edit = VersionEdit()
         edit.flushed = memtable.progress
         edit.firstSegment = memtable.nextSegment
+        edit.dropsLogs = memtable.holdsForeignLogs
         if let file { edit.added = [VersionEdit.Addition(level: 0, file: file)] }
         commitFlush(FlushOutcome(edit: edit, written: file))
     }
@@ -73,6 +74,7 @@ extension Tree {
         }
         failures.flush = nil
         install(outcome.edit)
+        if outcome.edit.dropsLogs { foreignLogs = nil }
         // The manifest owns the file by now, and the version has it open.
         if let file = outcome.written {
             engine.tables.release([file.number])
@@ -111,9 +113,7 @@ extension Tree {
     private func pruneLog() {
         let first = state.firstSegment
         if let log { return log.prune(below: first) }
-        let fileSystem = engine.fileSystem
-        let directory = DataDirectory.tree(options.directory, id)
-        engine.lanes.metadata.submit { LogPruning.removeSegments(below: first, in: directory, fileSystem: fileSystem) }
+        engine.lanes.metadata.submit { [engine, id] in engine.logs.prune(id, below: first) }
     }
 
     // MARK: Log

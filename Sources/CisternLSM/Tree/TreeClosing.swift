@@ -56,6 +56,7 @@ extension Tree {
     /// Lets go of memtables and files, so that files nobody else refers to can be deleted. Reads throw `closed` afterwards.
     private func letGo() {
         sealed = []
+        foreignLogs = nil
         active = Memtable(budgetBytes: EngineOptions.memtableBytesRange.lowerBound)
         version = Version(
             TreeState(identity: identity, epoch: epoch, writer: writer), tables: engine.tables)

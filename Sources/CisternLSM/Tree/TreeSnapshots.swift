@@ -1,12 +1,19 @@
-// Snapshots of a tree: a cut of its memtable, and a durable record of the files once everything before the cut is in files.
+// Snapshots of a tree: a durable record of its files and of what is not in files yet.
 //
-//   snapshot ─► seal ─► flushes up to the cut ─► version at that moment ─► record synced ─► handle
+//   log on   snapshot ─► cut: files, log segments, position ─► [log lane] durable up to the cut ─► record synced ─► handle
+//   log off  snapshot ─► seal ─► flushes up to the cut ─► version at that moment ─► record synced ─► handle
 //
-// Files are shared with the tree by reference; nothing is copied.
+// Files and log segments are shared with the tree by reference; nothing is copied. Everything here is called by the tree's owner.
 
 internal import CisternPrimitives
 
-struct PendingSnapshot {
+/// Keeps files and log segments until a snapshot's record owns them.
+struct SnapshotHold: Sendable {
+    let version: Version
+    let logs: LogHold?
+}
+
+struct PendingSnapshot: Sendable {
     let checkpoint: UInt64
     let epoch: UInt64
     /// Sealed memtables that are still to be flushed before the cut is in files.
@@ -32,6 +39,9 @@ extension Tree {
             return snapshots[index].completions.append(completion)
         }
         if let cause = failures.cause { return completion(.failure(.readOnly(tree: name, cause: cause))) }
+        if let log, engine.sharesLogs, hasUnsealedWrites || !sealed.isEmpty {
+            return recordWithLog(log, checkpoint: checkpoint, completion: completion)
+        }
         if hasUnsealedWrites { seal() }
         snapshots.append(
             PendingSnapshot(
@@ -56,14 +66,51 @@ extension Tree {
 
     private func record(_ snapshot: PendingSnapshot) {
         // Held until the record owns its files: a compaction may drop them from the tree meanwhile.
-        let version = self.version
+        let hold = SnapshotHold(version: version, logs: nil)
         let record = SnapshotRecord(
             handle: "", identity: identity, tree: id, checkpoint: snapshot.checkpoint, progress: snapshot.progress,
             createdMilliseconds: engine.time.wallMilliseconds, levels: state.levels)
+        write(record, of: snapshot, hold)
+    }
+
+    /// The log has everything that is not in files, so nothing is flushed: it only has to be durable up to here.
+    private func recordWithLog(
+        _ log: TreeLog, checkpoint: UInt64, completion: @escaping @Sendable (Result<SnapshotInfo, EngineError>) -> Void
+    ) {
+        let segments = state.firstSegment...segment
+        let own = segments.map { SegmentID(tree: id, number: $0) }
+        let hold = SnapshotHold(version: version, logs: LogHold(engine.logs, state.logs.segmentIDs + own))
+        let snapshot = PendingSnapshot(
+            checkpoint: checkpoint, epoch: epoch, flushesLeft: 0, progress: progress, isRecording: true,
+            completions: [completion])
+        snapshots.append(snapshot)
+        let cut = SnapshotRecord(
+            handle: "", identity: identity, tree: id, checkpoint: checkpoint, progress: progress,
+            createdMilliseconds: engine.time.wallMilliseconds, levels: state.levels, logs: state.logs)
+        let after = state.flushed.position
+        log.mark(segments) { [self] result in
+            switch result {
+            case .success(let parts):
+                var record = cut
+                let part = LogReference(
+                    tree: cut.tree, window: cut.identity.keyGroups, after: after, through: cut.progress.position,
+                    segments: parts)
+                if !parts.isEmpty && part.after < part.through { record.logs.append(part) }
+                write(record, of: snapshot, hold)
+            case .failure(let error):
+                mailbox.post(to: self) {
+                    $0.recorded(snapshot, .failure(.readOnly(tree: $0.name, cause: describe(error))))
+                }
+            }
+        }
+    }
+
+    /// Called by the owner or on the log lane: reaches nothing that changes.
+    private func write(_ record: SnapshotRecord, of snapshot: PendingSnapshot, _ hold: SnapshotHold) {
         engine.lanes.metadata.submit { [self] in
             let result: Result<SnapshotInfo, EngineError>
             do throws(EngineError) {
-                result = .success(try engine.record(record, epoch: snapshot.epoch, version: version))
+                result = .success(try engine.record(record, epoch: snapshot.epoch, holding: hold))
             } catch {
                 result = .failure(error)
             }

@@ -5,7 +5,7 @@
 //   DIR/tables/000000000012.sst           table files, shared by all trees and snapshots
 //   DIR/trees/000007/CURRENT              which manifest is valid; a tree exists if and only if this file does
 //   DIR/trees/000007/MANIFEST-000003
-//   DIR/trees/000007/000042.log           log segments
+//   DIR/trees/000007/000042.log           log segments; a directory without CURRENT holds those that others still refer to
 //   DIR/snapshots/000005.snap             one record a snapshot
 
 internal import CisternFileSystem
@@ -27,6 +27,10 @@ package enum DataDirectory {
     package static func trees(_ root: String) -> String { root + "/trees" }
     package static func snapshots(_ root: String) -> String { root + "/snapshots" }
     package static func tree(_ root: String, _ id: TreeID) -> String { trees(root) + "/" + padded(id.number, 6) }
+
+    static func segmentPath(_ root: String, _ segment: SegmentID) -> String {
+        tree(root, segment.tree) + "/" + segmentName(segment.number)
+    }
 
     package static func tableName(_ number: UInt64) -> String { padded(number, 12) + ".sst" }
     package static func manifestName(_ number: UInt64) -> String { "MANIFEST-" + padded(number, 6) }

@@ -17,6 +17,8 @@ package enum ManifestFormat {
     package static let magic: UInt32 = 0x4E41_4D43
     package static let currentMagic: UInt32 = 0x5255_4343
     package static let version: UInt16 = 1
+    /// A manifest whose state refers to logs of other trees; all others stay readable for programs that know version 1 only.
+    package static let versionWithLogs: UInt16 = 2
     package static let headerBytes = 32
     package static let currentBytes = 24
     package static let stateKind: UInt8 = 1
@@ -44,7 +46,7 @@ package enum ManifestFormat {
         guard let fields else {
             throw corruption(path, 0, "the checksum, the magic number or the manifest number does not fit")
         }
-        try checkVersion(fields.version, path: path)
+        try checkVersion(fields.version, in: version...version, path: path)
         return fields.number
     }
 
@@ -61,10 +63,11 @@ package enum ManifestFormat {
         return (version, number)
     }
 
-    package static func encodeHeader(tree: TreeID, number: UInt64) -> [UInt8] {
+    /// - Parameter state: what the manifest begins with.
+    package static func encodeHeader(tree: TreeID, number: UInt64, state: TreeState) -> [UInt8] {
         var writer = ByteWriter(capacity: headerBytes)
         writer.writeInteger(magic)
-        writer.writeInteger(version)
+        writer.writeInteger(state.logs.isEmpty ? version : versionWithLogs)
         writer.writeInteger(UInt16(0))
         writer.writeInteger(tree.number)
         writer.writeInteger(number)
@@ -103,7 +106,7 @@ package enum ManifestFormat {
         defer { unsafe copy.deallocate() }
         unsafe copy.copyBytes(from: bytes)
         let whole = UnsafeRawBufferPointer(copy)
-        unsafe try checkHeader(whole, path: path, tree: tree, number: number)
+        let version = unsafe try checkHeader(whole, path: path, tree: tree, number: number)
         var offset = headerBytes
         var state: TreeState?
         while offset < whole.count {
@@ -111,7 +114,7 @@ package enum ManifestFormat {
                 unsafe try refuseDamage(whole, at: offset, path: path, number: number)
                 break
             }
-            unsafe try fold(record, into: &state, path: path, offset: UInt64(offset))
+            unsafe try fold(record, of: version, into: &state, path: path, offset: UInt64(offset))
             offset += record.count + 8
         }
         guard let state else {
@@ -121,9 +124,10 @@ package enum ManifestFormat {
         return state
     }
 
+    /// Returns the version.
     private static func checkHeader(
         _ bytes: UnsafeRawBufferPointer, path: String, tree: TreeID, number: UInt64
-    ) throws(EngineError) {
+    ) throws(EngineError) -> UInt16 {
         guard bytes.count >= headerBytes else { throw corruption(path, 0, "the header is cut short") }
         let covered = unsafe UnsafeRawBufferPointer(rebasing: bytes[..<28])
         guard unsafe CRC32C.checksum(covered) == bytes.loadUnaligned(fromByteOffset: 28, as: UInt32.self).littleEndian
@@ -132,15 +136,20 @@ package enum ManifestFormat {
         }
         var reader = unsafe ByteReader(covered)
         guard reader.readInteger(as: UInt32.self) == magic else { throw corruption(path, 0, "this is not a manifest") }
-        try checkVersion(reader.readInteger() ?? 0, path: path)
+        let found: UInt16 = reader.readInteger() ?? 0
+        try checkVersion(found, in: version...versionWithLogs, path: path)
         guard reader.skip(2), reader.readInteger(as: UInt64.self) == tree.number,
             reader.readInteger(as: UInt64.self) == number
         else { throw corruption(path, 8, "the header names another tree or manifest; this file was exchanged") }
+        return found
     }
 
-    private static func checkVersion(_ found: UInt16, path: String) throws(EngineError) {
-        guard found == version else {
-            throw .unsupported(detail: "\(path) has version \(found), and this program reads version \(version)")
+    private static func checkVersion(
+        _ found: UInt16, in known: ClosedRange<UInt16>, path: String
+    ) throws(EngineError) {
+        guard known.contains(found) else {
+            throw .unsupported(
+                detail: "\(path) has version \(found), and this program reads versions up to \(known.upperBound)")
         }
     }
 
@@ -172,13 +181,14 @@ package enum ManifestFormat {
     }
 
     private static func fold(
-        _ record: UnsafeRawBufferPointer, into state: inout TreeState?, path: String, offset: UInt64
+        _ record: UnsafeRawBufferPointer, of version: UInt16, into state: inout TreeState?, path: String,
+        offset: UInt64
     ) throws(EngineError) {
         var reader = unsafe ByteReader(record)
         guard reader.skip(8), let kind = reader.readUInt8() else { throw corruption(path, offset, "a record is short") }
         switch (kind, state) {
         case (stateKind, nil):
-            guard let decoded = TreeState.decode(&reader), reader.isAtEnd else {
+            guard let decoded = TreeState.decode(&reader, version: version), reader.isAtEnd else {
                 throw corruption(path, offset, "the tree's state cannot be read")
             }
             state = decoded

@@ -78,7 +78,7 @@ final class ManifestWriter: @unchecked Sendable {
         repeat { number += 1 } while try fileSystem.exists(path(number))
         let begun = try fileSystem.createAppend(path(number))
         do throws(FileError) {
-            try begun.append(ManifestFormat.encodeHeader(tree: tree, number: number))
+            try begun.append(ManifestFormat.encodeHeader(tree: tree, number: number, state: next))
             try begun.append(ManifestFormat.encode(next, number: number))
             try begun.sync()
             try fileSystem.syncDirectory(directory)

@@ -13,9 +13,11 @@ extension TreeState {
         flushed.encode(into: &output)
         output.writeInteger(firstSegment)
         FileRecord.encode(levels: levels, into: &output)
+        if !logs.isEmpty { LogReference.encode(logs, into: &output) }
     }
 
-    package static func decode(_ reader: inout ByteReader) -> TreeState? {
+    /// - Parameter version: of the manifest.
+    package static func decode(_ reader: inout ByteReader, version: UInt16 = 1) -> TreeState? {
         guard let identity = TreeIdentity.decode(&reader), let replacedCount = reader.readVarint(),
             replacedCount <= UInt64(reader.remaining)
         else { return nil }
@@ -33,6 +35,10 @@ extension TreeState {
         state.flushed = flushed
         state.firstSegment = firstSegment
         state.levels = levels
+        if version >= ManifestFormat.versionWithLogs {
+            guard let logs = LogReference.decodeAll(&reader) else { return nil }
+            state.logs = logs
+        }
         return state
     }
 }
@@ -41,12 +47,14 @@ extension VersionEdit {
     private static let sessionFlag: UInt8 = 1
     private static let flushedFlag: UInt8 = 2
     private static let segmentFlag: UInt8 = 4
+    private static let logsFlag: UInt8 = 8
 
     package func encode(into writer: inout ByteWriter) {
         var flags: UInt8 = 0
         if session != nil { flags |= VersionEdit.sessionFlag }
         if flushed != nil { flags |= VersionEdit.flushedFlag }
         if firstSegment != nil { flags |= VersionEdit.segmentFlag }
+        if dropsLogs { flags |= VersionEdit.logsFlag }
         writer.writeUInt8(flags)
         if let session {
             writer.writeInteger(session.epoch)
@@ -69,7 +77,7 @@ extension VersionEdit {
 
     package static func decode(_ reader: inout ByteReader) -> VersionEdit? {
         var edit = VersionEdit()
-        guard let flags = reader.readUInt8(), flags <= 7 else { return nil }
+        guard let flags = reader.readUInt8(), flags <= 15 else { return nil }
         if flags & sessionFlag != 0 {
             guard let epoch = reader.readInteger(as: UInt64.self), let writer = readName(&reader) else { return nil }
             edit.session = Session(epoch: epoch, writer: writer)
@@ -82,6 +90,7 @@ extension VersionEdit {
             guard let segment = reader.readNumber() else { return nil }
             edit.firstSegment = segment
         }
+        edit.dropsLogs = flags & logsFlag != 0
         guard let removedCount = reader.readVarint(), removedCount <= UInt64(reader.remaining) else { return nil }
         for _ in 0..<removedCount {
             guard let level = reader.readUInt8(), let number = reader.readVarint(),

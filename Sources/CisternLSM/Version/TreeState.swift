@@ -44,6 +44,9 @@ package struct TreeState: Equatable, Sendable {
     /// Level 0: newest first, key ranges overlap. Deeper levels: in key order, ranges apart.
     package var levels = [[FileRecord]](repeating: [], count: TreeState.levelCount)
 
+    /// What other trees wrote that this one was made from and that is in no table file yet, in the order of replay.
+    package var logs: [LogReference] = []
+
     package static let levelCount = 7
 
     package init(identity: TreeIdentity, epoch: UInt64, writer: String, watermark: UInt64 = 0) {
@@ -66,6 +69,10 @@ package struct TreeState: Equatable, Sendable {
         if let segment = edit.firstSegment {
             if segment < firstSegment { return "an edit sets first segment \(segment) after \(firstSegment)" }
             firstSegment = segment
+        }
+        if edit.dropsLogs {
+            if logs.isEmpty { return "an edit drops logs of other trees, and the tree refers to none" }
+            logs = []
         }
         for removal in edit.removed {
             guard removal.level < levels.count,
@@ -134,6 +141,8 @@ package struct VersionEdit: Equatable, Sendable {
     package var session: Session?
     package var flushed: WriteProgress?
     package var firstSegment: UInt64?
+    /// What was in logs of other trees is in table files.
+    package var dropsLogs = false
     package var removed: [Removal] = []
     /// Several additions to level 0 are listed oldest first.
     package var added: [Addition] = []

@@ -158,16 +158,16 @@ struct DirectoryRecovery {
 
     /// Trees that another one was made in place of, and that a crash left behind.
     private func finishExchanges(_ contents: inout DirectoryContents) throws(EngineError) {
-        let replaced = Set(contents.trees.flatMap(\.state.replaces))
-        for id in replaced where contents.trees.contains(where: { $0.id == id }) {
+        let replaced = Set(contents.trees.flatMap(\.state.replaces)).intersection(contents.trees.map(\.id))
+        for id in replaced {
             let directory = DataDirectory.tree(root, id)
             try asEngineError { () throws(FileError) in
                 try fileSystem.removeIfPresent(directory + "/" + DataDirectory.currentName)
                 try fileSystem.syncDirectory(directory)
             }
             contents.remains.append(id)
-            contents.trees.removeAll { $0.id == id }
         }
+        contents.trees.removeAll { replaced.contains($0.id) }
     }
 
     /// Directories without a tree go, except for the segments that others refer to; where something could not be read, all

@@ -186,19 +186,20 @@ package enum ManifestFormat {
     ) throws(EngineError) {
         var reader = unsafe ByteReader(record)
         guard reader.skip(8), let kind = reader.readUInt8() else { throw corruption(path, offset, "a record is short") }
-        switch (kind, state) {
-        case (stateKind, nil):
+        if kind == stateKind, state == nil {
             guard let decoded = TreeState.decode(&reader, version: version), reader.isAtEnd else {
                 throw corruption(path, offset, "the tree's state cannot be read")
             }
             state = decoded
-        case (editKind, .some(var current)):
+        } else if kind == editKind, var current = state {
+            // The only owner while it is changed: else each edit would copy all files of the tree.
+            state = nil
             guard let edit = VersionEdit.decode(&reader), reader.isAtEnd else {
                 throw corruption(path, offset, "an edit cannot be read")
             }
             if let problem = current.apply(edit) { throw corruption(path, offset, problem) }
             state = current
-        default:
+        } else {
             throw corruption(path, offset, "a record of kind \(kind) is out of place")
         }
     }

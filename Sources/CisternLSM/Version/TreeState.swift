@@ -94,8 +94,7 @@ package struct TreeState: Equatable, Sendable {
             levels[0].insert(file, at: 0)
             return nil
         }
-        let index =
-            levels[level].firstIndex { compareKeys($0.smallestKey, file.smallestKey) > 0 } ?? levels[level].count
+        let index = insertionIndex(of: file.smallestKey, level: level)
         let bounds = KeyBounds(smallest: file.smallestKey, largest: file.largestKey)
         if index > 0, levels[level][index - 1].overlaps(bounds) {
             return "an edit adds file \(file.number) over a file of level \(level)"
@@ -105,6 +104,23 @@ package struct TreeState: Equatable, Sendable {
         }
         levels[level].insert(file, at: index)
         return nil
+    }
+}
+
+extension TreeState {
+    /// Where a file with this smallest key belongs in a sorted level.
+    fileprivate func insertionIndex(of smallestKey: [UInt8], level: Int) -> Int {
+        var low = 0
+        var high = levels[level].count
+        while low < high {
+            let middle = (low + high) / 2
+            if compareKeys(levels[level][middle].smallestKey, smallestKey) > 0 {
+                high = middle
+            } else {
+                low = middle + 1
+            }
+        }
+        return low
     }
 }
 

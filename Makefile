@@ -41,10 +41,10 @@ soak: packages build ## the flights job again and again with both kills, until o
 	  $(BUILD)/cistern example flights --kill-server --plain $(ARGS) >$(BUILD)/soak.log 2>&1 || { cat $(BUILD)/soak.log; exit 1; }; \
 	done
 
-bench: packages ## ours and peers in turn: make bench SUITE=engine [QUICK=1]; see Benchmarks/README.md
-	@test "$(SUITE)" = engine || { echo "no suite '$(SUITE)': SUITE=engine"; exit 1; }
+bench: packages ## ours and peers in turn: make bench SUITE=engine|compaction|codec [QUICK=1]; see Benchmarks/README.md
+	@case "$(SUITE)" in engine|compaction|codec) ;; *) echo "no suite '$(SUITE)': SUITE=engine, compaction or codec"; exit 1;; esac
 	$(SWIFT) build -c $(CONFIGURATION) --product cistern-bench
-	$(BUILD)/cistern-bench $(if $(QUICK),--quick) $(ARGS)
+	$(BUILD)/cistern-bench --suite $(SUITE) $(if $(QUICK),--quick) $(ARGS)
 
 clean: ## removes the build
 	rm -rf .build

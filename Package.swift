@@ -109,12 +109,13 @@ let package = Package(
             swiftSettings: strict),
 
         // Benchmarks
+        .target(name: "CBenchShims", path: "Benchmarks/Shims"),
         .executableTarget(
             name: "cistern-bench",
             dependencies: [
-                "CisternLSM", "CisternFileSystem", "CisternPrimitives",
+                "CisternLSM", "CisternFileSystem", "CisternPrimitives", "CisternCompression", "CZstd", "CBenchShims",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
-            ], path: "Benchmarks/Engine", swiftSettings: testing),
+            ], path: "Benchmarks/Suites", swiftSettings: testing),
 
         // Tests
         .testTarget(name: "EndToEndTests", dependencies: ["FlightsExample", "cistern"], swiftSettings: testing),

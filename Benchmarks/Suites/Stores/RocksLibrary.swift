@@ -23,8 +23,8 @@ struct RocksLibrary {
         }
         let reason = dlerror().map { String(cString: $0) } ?? ""
         throw BenchFailure(
-            description: "no RocksDB among \(candidates): \(reason). Run Benchmarks/Peers/frocksdb.sh, install "
-                + "librocksdb7.8, or name one with CISTERN_ROCKSDB")
+            "no RocksDB among \(candidates): \(reason). Run Benchmarks/Peers/frocksdb.sh, install librocksdb7.8, or name "
+                + "one with CISTERN_ROCKSDB")
     }
 
     private static func label(_ file: String) -> String {
@@ -37,9 +37,29 @@ struct RocksLibrary {
     var wantsXXH3: Bool { name.contains("Debian") }
 
     func function<F>(_ symbol: String, as type: F.Type = F.self) throws -> F {
-        guard let address = dlsym(handle, symbol) else {
-            throw BenchFailure(description: "\(name) has no function \(symbol)")
-        }
+        guard let found: F = optionalFunction(symbol) else { throw BenchFailure("\(name) has no function \(symbol)") }
+        return found
+    }
+
+    /// A function that older builds lack.
+    func optionalFunction<F>(_ symbol: String, as type: F.Type = F.self) -> F? {
+        guard let address = dlsym(handle, symbol) else { return nil }
         return unsafeBitCast(address, to: type)
+    }
+
+    // Shorthands for what options are made of.
+
+    func create(_ symbol: String) throws -> Handle { try function(symbol, as: (@convention(c) () -> Handle).self)() }
+    func set(_ symbol: String, _ target: Handle, byte: UInt8) throws {
+        try function(symbol, as: (@convention(c) (Handle, UInt8) -> Void).self)(target, byte)
+    }
+    func set(_ symbol: String, _ target: Handle, int: Int32) throws {
+        try function(symbol, as: (@convention(c) (Handle, Int32) -> Void).self)(target, int)
+    }
+    func set(_ symbol: String, _ target: Handle, size: Int) throws {
+        try function(symbol, as: (@convention(c) (Handle, Int) -> Void).self)(target, size)
+    }
+    func set(_ symbol: String, _ target: Handle, handle: Handle) throws {
+        try function(symbol, as: (@convention(c) (Handle, Handle) -> Void).self)(target, handle)
     }
 }

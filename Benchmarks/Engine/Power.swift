@@ -1,3 +1,0 @@
-import Glibc
-
-func power(_ base: Double, _ exponent: Double) -> Double { pow(base, exponent) }

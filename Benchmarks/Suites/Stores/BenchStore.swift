@@ -1,0 +1,71 @@
+// What every side must do. Keys and values are borrowed: what a read returns is valid until the next call.
+
+protocol BenchStore: AnyObject {
+    /// Applies a batch; blocks while the store says that its background work is behind.
+    func write(_ batch: WriteBatch) throws
+    func get(_ key: UnsafeRawBufferPointer) throws -> UnsafeRawBufferPointer?
+    /// Looks many keys up at once.
+    /// - Returns: how many were found and how many bytes their values have.
+    func multiGet(_ keys: KeyList) throws -> (found: Int, bytes: Int)
+    /// Visits up to `limit` entries whose keys begin with `prefix`, and looks at their keys and values.
+    /// - Returns: how many there were and how many bytes their values have.
+    func scan(_ prefix: UnsafeRawBufferPointer, limit: Int) throws -> (entries: Int, bytes: Int)
+    /// Writes what is in memory to files.
+    func flush() throws
+    /// Writes what is in memory to files and waits until no background work is left.
+    func settle() throws
+    /// Begins to merge everything to the last level; `isCompacting` tells when it has.
+    func startCompaction() throws
+    var isCompacting: Bool { get }
+    /// Why the last full compaction ended early.
+    var compactionFailure: String? { get }
+    /// Begins a checkpoint as the side's users take it. `finished` gets the moment it was there, in `wallNanoseconds`.
+    func checkpoint(_ number: UInt64, finished: @escaping @Sendable (Double) -> Void) throws
+    /// Lets the owner's queued work run; called between operations.
+    func pump()
+    /// Moves the clock that time to live is judged by.
+    func advanceClock(milliseconds: UInt64)
+    /// Bytes of the store's files.
+    func bytesOnDisk() -> UInt64
+    func close()
+}
+
+extension BenchStore {
+    var compactionFailure: String? { nil }
+
+    func compact() throws {
+        try startCompaction()
+        while isCompacting { nap() }
+        if let compactionFailure { throw BenchFailure("a full compaction: \(compactionFailure)") }
+    }
+
+    /// Lets the owner's work run, then sleeps for a millisecond.
+    func nap() {
+        pump()
+        sleepMilliseconds(1)
+    }
+}
+
+/// How a store is opened. What both sides know by other names is translated in their files.
+struct StoreSettings {
+    var cacheBytes = 256 << 20
+    var memtableBytes = 64 << 20
+    /// Merges start by themselves.
+    var compacts = true
+    /// Ours only: the engine's log, synced. The peer's log is always off.
+    var logs = false
+    var blockCompression = BlockCompression.none
+    /// The peer's time to live filter; ours reads each entry's expiry.
+    var timeToLiveMilliseconds: UInt64 = 0
+}
+
+/// What RocksDB calls compression: of whole blocks.
+enum BlockCompression: Hashable {
+    case none, lz4
+    case zstd(level: Int, dictionary: Bool)
+}
+
+struct BenchFailure: Error, CustomStringConvertible {
+    let description: String
+    init(_ description: String) { self.description = description }
+}

@@ -1,33 +1,311 @@
 // The one cache of all trees: data blocks, index and filter partitions of tables, within one budget of bytes.
 //
-// Threads: any. Sixteen shards by hash, each behind a `Mutex`; nothing is read from disk and nothing is freed to the system
-// allocator's slow path while a lock is held longer than one eviction needs.
+// There is no table from block to frame: every open table has a slot, one atomic word, for each of its blocks, and a hit is
+// a load of that word inside an epoch (`CacheReader`). What changes the cache goes through one lock, behind which nothing is
+// read from disk: misses, evictions, closed tables.
 //
-// Eviction is S3-FIFO (Yang et al., SOSP 2023): a new block enters a small probation queue and is gone soon unless it is read
-// again; one that was read, or comes back shortly after it left (the ghost table remembers), enters the main queue, a CLOCK.
-// So a scan passes through probation and leaves the main queue alone. Partitions of index and filter have a CLOCK of their
-// own and are evicted only when data has nothing left to give or they exceed their share: a read that misses its data block
-// costs one read of the disk, one that misses its filter and index costs three.
+//    slot ─► frame: header │ payload            lock: CacheQueues (who leaves), FramePool (memory), limbo (who is still read)
+//
+// An evicted block leaves its slot at once and waits in limbo until no reader can see it any more. When no memory can be had
+// the block is read into memory of the reader's own: nothing waits, and the budget holds.
 
 internal import CisternPrimitives
 internal import Synchronization
 
-/// A block in the cache. Readers that hold one keep it alive after its eviction.
-enum CachedBlock {
-    case data(DataBlock)
-    case index(IndexPartition)
-    case filter(FilterPartition)
+package struct BlockCacheStatistics: Equatable, Sendable {
+    package var hits: UInt64 = 0
+    package var misses: UInt64 = 0
+    package var insertions: UInt64 = 0
+    package var evictions: UInt64 = 0
+    package var blockCount = 0
+    /// Frames of blocks that can be found.
+    package var usedBytes = 0
+    package var metadataBytes = 0
+    /// Memory that is held for frames, used or not.
+    package var committedBytes = 0
+    package var capacityBytes = 0
+}
 
-    var isMetadata: Bool {
-        switch self {
-        case .data: false
-        case .index, .filter: true
+// Unchecked: the pointer is to an atomic, the rest is a constant or in a mutex.
+@safe package final class BlockCache: @unchecked Sendable {
+    /// Blocks that are evicted when a size class has none free: the ones behind the first wait for the next misses, because
+    /// those may find the epoch of a reader that has just entered in their way.
+    private static let evictionBatch = 4
+    /// Evictions that bring no frame of the wanted size before a slab is taken from another size.
+    private static let evictionsMax = 64
+    /// Blocks of data that go before a block of metadata when a slab is chosen.
+    private static let metadataWeight = 8
+    /// The tables of the cache itself, as a share of the budget: 1 / this.
+    private static let overheadShare = 64
+
+    package let capacityBytes: Int
+    /// Steps with each block that leaves its slot. 0 is not an epoch.
+    let epoch: UnsafeMutablePointer<Atomic<UInt64>>
+    private let state: Mutex<State>
+
+    private struct Retired {
+        let frame: CacheFrame
+        let epoch: UInt64
+    }
+
+    /// Unchecked: everything in it belongs to whoever holds the lock.
+    @safe private struct State: @unchecked Sendable {
+        var pool: FramePool
+        var queues: CacheQueues
+        var readers: [UnsafeMutablePointer<ReaderCell>] = unsafe []
+        /// Blocks that left their slots, by the epoch of that moment; from `limboStart` on.
+        var limbo: [Retired] = []
+        var limboStart = 0
+        /// Frames without readers by epoch that a cursor stands on.
+        var pinned: [CacheFrame] = []
+        /// What was written through for tables that are not open yet, by file number.
+        var written: [UInt64: WrittenBlocks] = [:]
+        var counters = BlockCacheStatistics()
+    }
+
+    /// - Parameter capacityBytes: 0 caches nothing.
+    package init(capacityBytes: Int) {
+        self.capacityBytes = max(capacityBytes, 0)
+        let budget = self.capacityBytes - self.capacityBytes / BlockCache.overheadShare
+        unsafe epoch = .allocate(capacity: 1)
+        unsafe epoch.initialize(to: Atomic(1))
+        state = unsafe Mutex(State(pool: FramePool(budgetBytes: budget), queues: CacheQueues(budgetBytes: budget)))
+    }
+
+    /// Readers and tables hold the cache, so none is left.
+    deinit {
+        state.withLock { state in
+            for blocks in state.written.values {
+                for place in unsafe blocks.slots.indices { unsafe drop(blocks.slots[place], &state) }
+                blocks.deallocate()
+            }
+            reclaim(&state)
+            invariant(
+                state.queues.count == 0 && state.pinned.isEmpty,
+                "a cache ends with \(state.queues.count) blocks in use")
+            state.pool.unmap()
+            return ()
+        }
+        unsafe epoch.deinitialize(count: 1)
+        unsafe epoch.deallocate()
+    }
+
+    package var statistics: BlockCacheStatistics {
+        state.withLock { state in
+            var total = state.counters
+            for number in unsafe state.readers.indices {
+                let reader = unsafe state.readers[number]
+                total.hits += unsafe reader.pointee.hits.load(ordering: .relaxed)
+                total.misses += unsafe reader.pointee.misses.load(ordering: .relaxed)
+            }
+            total.blockCount = state.queues.count
+            total.usedBytes = state.queues.usedBytes
+            total.metadataBytes = state.queues.metadataBytes
+            total.committedBytes = state.pool.committedBytes
+            total.capacityBytes = capacityBytes
+            return total
+        }
+    }
+
+    // MARK: Readers
+
+    func registerReader() -> UnsafeMutablePointer<ReaderCell> {
+        let memory = UnsafeMutableRawPointer.allocate(
+            byteCount: MemoryLayout<ReaderCell>.size, alignment: CacheFrame.alignment)
+        let cell = unsafe memory.bindMemory(to: ReaderCell.self, capacity: 1)
+        unsafe cell.initialize(to: ReaderCell())
+        state.withLock { unsafe $0.readers.append(cell) }
+        return unsafe cell
+    }
+
+    func unregisterReader(_ cell: UnsafeMutablePointer<ReaderCell>) {
+        state.withLock { state in
+            unsafe state.readers.removeAll { unsafe $0 == cell }
+            state.counters.hits += unsafe cell.pointee.hits.load(ordering: .relaxed)
+            state.counters.misses += unsafe cell.pointee.misses.load(ordering: .relaxed)
+        }
+        unsafe cell.deinitialize(count: 1)
+        unsafe cell.deallocate()
+    }
+
+    // MARK: Loading
+
+    /// A frame to load a block into, or nil when there is no memory for it. The caller publishes it or gives it back. Not
+    /// to be called inside an epoch, which would keep everything that is evicted for it from being used.
+    func allocate(byteCount: Int) -> CacheFrame? {
+        state.withLock { allocate(byteCount, &$0) }
+    }
+
+    func giveBack(_ frame: CacheFrame) { state.withLock { $0.pool.give(frame) } }
+
+    /// Shows a loaded block to all readers.
+    /// - Returns: false when another thread was faster; the frame is still the caller's.
+    func publish(_ frame: CacheFrame, word: UInt, slot: BlockSlot, key: BlockKey, isMetadata: Bool) -> Bool {
+        state.withLock { state in
+            unsafe publish(frame, word: word, slot: slot, key: key, isMetadata: isMetadata, &state)
+        }
+    }
+
+    private func publish(
+        _ frame: CacheFrame, word: UInt, slot: BlockSlot, key: BlockKey, isMetadata: Bool, _ state: inout State
+    ) -> Bool {
+        guard unsafe slot.pointee.load(ordering: .relaxed) == 0 else { return false }
+        unsafe state.queues.add(frame, slot: slot, hash: key.hash, isMetadata: isMetadata)
+        if isMetadata { state.pool.countMetadata(frame, 1) }
+        state.counters.insertions += 1
+        unsafe slot.pointee.store(word, ordering: .sequentiallyConsistent)
+        return true
+    }
+
+    /// Takes the blocks of these slots out, because their table is closed.
+    func drop(_ slots: UnsafeMutableBufferPointer<Atomic<UInt>>) {
+        state.withLock { state in
+            for index in slots.indices { unsafe drop(slots.baseAddress! + index, &state) }
+        }
+    }
+
+    // MARK: Blocks of tables that are being written
+
+    /// Keeps a partition's index or filter for the first reader of the file. Best effort.
+    /// - Parameter word: what to put into the slot for the frame, after its layout was set; nil: not well-formed.
+    func writeThrough(
+        file: UInt64, slot place: Int, offset: UInt64, byteCount: Int, word: (CacheFrame) -> UInt?
+    ) {
+        guard let frame = allocate(byteCount: byteCount) else { return }
+        guard let bits = word(frame) else { return giveBack(frame) }
+        state.withLock { state in
+            let key = BlockKey(file: file, offset: offset)
+            let slot = unsafe state.written[file, default: WrittenBlocks()].slot(place)
+            let isNew = unsafe publish(frame, word: bits, slot: slot, key: key, isMetadata: true, &state)
+            if !isNew { state.pool.give(frame) }
+        }
+    }
+
+    /// Moves what was written through for a file to the slots of the table that was opened for it.
+    /// - Parameter slot: for a place and the word that is there; nil for a place the table does not have.
+    func adopt(file: UInt64, slot: (Int, UInt) -> BlockSlot?) {
+        state.withLock { state in
+            guard let blocks = state.written.removeValue(forKey: file) else { return }
+            for place in unsafe blocks.slots.indices {
+                let old = unsafe blocks.slots[place]
+                let word = unsafe old.pointee.load(ordering: .relaxed)
+                if word == 0 { continue }
+                guard let new = unsafe slot(place, word), unsafe new.pointee.load(ordering: .relaxed) == 0 else {
+                    unsafe drop(old, &state)
+                    continue
+                }
+                unsafe state.queues.move(CacheFrame(bits: word), to: new)
+                unsafe new.pointee.store(word, ordering: .sequentiallyConsistent)
+            }
+            blocks.deallocate()
+        }
+    }
+
+    /// Forgets what was written through for a file that is gone.
+    package func forget(file: UInt64) { unsafe adopt(file: file) { _, _ in nil } }
+
+    // MARK: Memory
+
+    private func allocate(_ byteCount: Int, _ state: inout State) -> CacheFrame? {
+        // Half of the budget for one block would leave nothing of the rest.
+        guard byteCount <= state.pool.budgetBytes / 2 else { return nil }
+        guard let sizeClass = state.pool.sizeClass(for: byteCount) else { return allocateSingle(byteCount, &state) }
+        if let frame = state.pool.take(sizeClass) { return frame }
+        reclaim(&state)
+        if let frame = state.pool.take(sizeClass) { return frame }
+        makeRoom(sizeClass, &state)
+        reclaim(&state)
+        return state.pool.take(sizeClass)
+    }
+
+    private func allocateSingle(_ byteCount: Int, _ state: inout State) -> CacheFrame? {
+        for round in 1...BlockCache.evictionsMax {
+            if let frame = state.pool.takeSingle(byteCount) { return frame }
+            evictOne(&state)
+            if round % 16 == 0 || state.queues.count == 0 { drainSlab(exceptClass: nil, &state) }
+            reclaim(&state)
+        }
+        return state.pool.takeSingle(byteCount)
+    }
+
+    /// Evicts until a few frames of the class are on their way back. Blocks leave in the order of the queues, whatever their
+    /// size; when that does not bring the wanted one, the memory is in the wrong classes, and a slab changes its own.
+    private func makeRoom(_ sizeClass: Int, _ state: inout State) {
+        var found = 0
+        for _ in 0..<BlockCache.evictionsMax {
+            guard let evicted = evictOne(&state) else { break }
+            if state.pool.sizeClass(of: evicted) == sizeClass { found += 1 }
+            if found == BlockCache.evictionBatch { return }
+        }
+        if found == 0 { drainSlab(exceptClass: sizeClass, &state) }
+    }
+
+    private func drainSlab(exceptClass sizeClass: Int?, _ state: inout State) {
+        let weight = BlockCache.metadataWeight
+        guard let slab = state.pool.drainSlab(exceptClass: sizeClass, metadataWeight: weight) else { return }
+        for frame in state.pool.frames(ofSlab: slab) where frame.entry != CacheFrame.noEntry {
+            state.counters.evictions += 1
+            retire(state.queues.remove(frame), &state)
+        }
+    }
+
+    @discardableResult
+    private func evictOne(_ state: inout State) -> CacheFrame? {
+        guard let entry = state.queues.evict() else { return nil }
+        state.counters.evictions += 1
+        retire(entry, &state)
+        return entry.frame
+    }
+
+    private func drop(_ slot: BlockSlot, _ state: inout State) {
+        let word = unsafe slot.pointee.load(ordering: .relaxed)
+        // Small words are marks, not addresses.
+        guard word >= UInt(CacheFrame.headerBytes) else { return }
+        state.counters.evictions += 1
+        retire(state.queues.remove(CacheFrame(bits: word)), &state)
+    }
+
+    /// From here on no reader finds the block; those that have found it may go on.
+    private func retire(_ entry: CacheQueues.Entry, _ state: inout State) {
+        if entry.queue == .metadata { state.pool.countMetadata(entry.frame, -1) }
+        if let slot = unsafe entry.slot { unsafe slot.pointee.store(0, ordering: .sequentiallyConsistent) }
+        let now = unsafe epoch.pointee.add(1, ordering: .sequentiallyConsistent).oldValue
+        state.limbo.append(Retired(frame: entry.frame, epoch: now))
+    }
+
+    /// Gives frames back to the pool that no reader can see any more.
+    private func reclaim(_ state: inout State) {
+        if !state.pinned.isEmpty {
+            let free = state.pinned.filter { !$0.isPinned }
+            if !free.isEmpty {
+                state.pinned.removeAll { frame in free.contains { unsafe $0.base == frame.base } }
+                for frame in free { state.pool.give(frame) }
+            }
+        }
+        guard state.limboStart < state.limbo.count else { return }
+        var oldest = UInt64.max
+        for number in unsafe state.readers.indices {
+            let reader = unsafe state.readers[number]
+            let entered = unsafe reader.pointee.epoch.load(ordering: .sequentiallyConsistent)
+            if entered != 0 { oldest = min(oldest, entered) }
+        }
+        while state.limboStart < state.limbo.count, state.limbo[state.limboStart].epoch < oldest {
+            let frame = state.limbo[state.limboStart].frame
+            state.limboStart += 1
+            if frame.isPinned { state.pinned.append(frame) } else { state.pool.give(frame) }
+        }
+        if state.limboStart == state.limbo.count {
+            state.limbo.removeAll(keepingCapacity: true)
+            state.limboStart = 0
+        } else if state.limboStart * 2 > state.limbo.count {
+            state.limbo.removeFirst(state.limboStart)
+            state.limboStart = 0
         }
     }
 }
 
-/// A block's place: file numbers are unique among all files that share a cache.
-struct BlockKey: Equatable {
+/// A block's place: file numbers are unique among all files that share a cache. Only the ghosts know blocks by it.
+struct BlockKey {
     var file: UInt64
     var offset: UInt64
 
@@ -40,77 +318,24 @@ struct BlockKey: Equatable {
     }
 }
 
-package struct BlockCacheStatistics: Equatable, Sendable {
-    package var hits: UInt64 = 0
-    package var misses: UInt64 = 0
-    package var insertions: UInt64 = 0
-    package var evictions: UInt64 = 0
-    package var blockCount = 0
-    package var usedBytes = 0
-    package var metadataBytes = 0
-    package var capacityBytes = 0
-}
+/// Slots for blocks of a table that no reader has opened. Each is allocated by itself: the cache knows their addresses.
+@safe struct WrittenBlocks {
+    private(set) var slots: [BlockSlot] = unsafe []
 
-package final class BlockCache: Sendable {
-    private static let shardsMax = 16
-    /// A shard smaller than this would evict by accident of hashing.
-    private static let shardBytesMin = 1 << 20
-
-    package let capacityBytes: Int
-    private let shards: [Shard]
-
-    private final class Shard: Sendable {
-        let state: Mutex<CacheShard>
-        init(capacityBytes: Int) { state = Mutex(CacheShard(capacityBytes: capacityBytes)) }
-    }
-
-    /// - Parameter capacityBytes: 0 caches nothing.
-    package init(capacityBytes: Int) {
-        self.capacityBytes = max(capacityBytes, 0)
-        var count = 1
-        while count < BlockCache.shardsMax && self.capacityBytes / (count * 2) >= BlockCache.shardBytesMin {
-            count *= 2
+    mutating func slot(_ place: Int) -> BlockSlot {
+        while unsafe slots.count <= place {
+            let slot = BlockSlot.allocate(capacity: 1)
+            unsafe slot.initialize(to: Atomic(0))
+            unsafe slots.append(slot)
         }
-        let share = self.capacityBytes / count
-        shards = (0..<count).map { _ in Shard(capacityBytes: share) }
+        return unsafe slots[place]
     }
 
-    package var statistics: BlockCacheStatistics {
-        var total = BlockCacheStatistics()
-        total.capacityBytes = capacityBytes
-        for shard in shards {
-            let part = shard.state.withLock { $0.statistics }
-            total.hits += part.hits
-            total.misses += part.misses
-            total.insertions += part.insertions
-            total.evictions += part.evictions
-            total.blockCount += part.blockCount
-            total.usedBytes += part.usedBytes
-            total.metadataBytes += part.metadataBytes
+    func deallocate() {
+        for place in unsafe slots.indices {
+            let slot = unsafe slots[place]
+            unsafe slot.deinitialize(count: 1)
+            unsafe slot.deallocate()
         }
-        return total
     }
-
-    func find(_ key: BlockKey) -> CachedBlock? {
-        let hash = key.hash
-        return shard(hash).state.withLock { $0.find(key, hash: hash) }
-    }
-
-    /// Adds a block that takes `byteCount` bytes. A block that is there already stays; one larger than half a shard is not
-    /// cached, because it would empty the shard.
-    func insert(_ block: CachedBlock, for key: BlockKey, byteCount: Int) {
-        let hash = key.hash
-        // What is evicted is released behind the lock: freeing may be slow.
-        let evicted = shard(hash).state.withLock { $0.insert(block, for: key, hash: hash, byteCount: byteCount) }
-        withExtendedLifetime(evicted) {}
-    }
-
-    /// Forgets a block, for files that are gone.
-    func remove(_ key: BlockKey) {
-        let hash = key.hash
-        let removed = shard(hash).state.withLock { $0.remove(key, hash: hash) }
-        withExtendedLifetime(removed) {}
-    }
-
-    private func shard(_ hash: UInt64) -> Shard { shards[Int(hash >> 59) & (shards.count - 1)] }
 }

@@ -60,6 +60,9 @@ internal import CisternPrimitives
     private var reader: TableReader?
     private var clip: KeyGroupRange?
     private var partition = 0
+    private let cacheReader: CacheReader?
+    /// Keeps what `index` borrows.
+    private var indexHold: BlockHold?
     private var index: IndexPartition?
     private var blockNumber = 0
 
@@ -71,7 +74,12 @@ internal import CisternPrimitives
     private var valueStarts = GrowingBuffer(capacity: 1024)
 
     /// - Precondition: the windows are in key order and do not overlap.
-    init(_ windows: [TableWindow]) { self.windows = windows }
+    init(_ windows: [TableWindow]) {
+        self.windows = windows
+        cacheReader = windows.first.map { CacheReader($0.reader.cache) }
+    }
+
+    deinit { indexHold?.release() }
 
     /// No rows, to be filled by `nextBlock`.
     var emptyRows: BlockRows {
@@ -104,7 +112,7 @@ internal import CisternPrimitives
         if let reader, index != nil, partition + 1 < reader.top.count {
             partition += 1
             blockNumber = 0
-            index = try reader.indexPartition(partition, .stream)
+            index = try take(reader, partition)
             return true
         }
         guard nextWindow < windows.count else {
@@ -119,18 +127,27 @@ internal import CisternPrimitives
         partition = 0
         blockNumber = 0
         guard let clip else {
-            index = try window.reader.indexPartition(0, .stream)
+            index = try take(window.reader, 0)
             return true
         }
         // A group before all separators is before the first key: the walk starts there.
         let start = BlockMemory(copying: firstKey(ofGroup: clip.first))
         let key = unsafe UnsafeRawBufferPointer(start.bytes)
         partition = unsafe window.reader.top.partition(for: key) ?? 0
-        let entered = try window.reader.indexPartition(partition, .stream)
+        let entered = try take(window.reader, partition)
         blockNumber = unsafe entered.block(for: key) ?? 0
         index = entered
         withExtendedLifetime(start) {}
         return true
+    }
+
+    private func take(_ table: TableReader, _ partition: Int) throws(EngineError) -> IndexPartition {
+        index = nil
+        indexHold?.release()
+        indexHold = nil
+        let hold = try table.holdIndex(partition, .stream, cacheReader ?? CacheReader(table.cache))
+        indexHold = hold
+        return IndexPartition(hold.frame)
     }
 
     /// Takes rows outside of the window off both ends; leaves the table when its rest lies behind the window.

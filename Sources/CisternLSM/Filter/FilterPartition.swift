@@ -49,18 +49,41 @@ func buildFilter(_ hashes: UnsafePointer<UInt64>, count: Int, bitsPerKey: Int, i
     return byteCount
 }
 
-// Unchecked: immutable after init, and so is the memory it points into.
-@safe final class FilterPartition: @unchecked Sendable {
+/// A filter partition in a frame. Borrowed: valid as long as the frame is.
+@safe struct FilterPartition {
     private let blocks: UnsafeRawPointer
     private let blockCount: Int
-    private let memory: BlockMemory
 
-    /// nil unless the payload is a whole number of blocks, at least one.
-    init?(memory: BlockMemory, payloadBytes: Int) {
-        guard payloadBytes > 0, payloadBytes % FilterFormat.blockBytes == 0 else { return nil }
-        self.memory = memory
-        unsafe blocks = unsafe UnsafeRawPointer(memory.bytes.baseAddress!)
-        blockCount = payloadBytes / FilterFormat.blockBytes
+    private struct Layout: BitwiseCopyable {
+        var blockCount: UInt32
+    }
+
+    /// From the word of the partition's slot.
+    @inline(__always)
+    init(word: UInt) {
+        let frame = CacheFrame(bits: word)
+        unsafe blocks = unsafe UnsafeRawPointer(frame.payload)
+        let count = Int(word >> 48)
+        blockCount = count != 0 ? count : Int(frame.layout(as: Layout.self).blockCount)
+    }
+
+    init(_ frame: CacheFrame) { self.init(word: frame.bits) }
+
+    /// The word of a slot: the address, and above it the number of blocks when that has 16 bits, so that a probe need not
+    /// wait for the frame's header.
+    static func word(_ frame: CacheFrame) -> UInt {
+        let count = UInt(frame.layout(as: Layout.self).blockCount)
+        return frame.bits | (count <= 0xFFFF ? count << 48 : 0)
+    }
+
+    /// Copies a payload into a frame that has room for it.
+    static func load(_ payload: UnsafeRawBufferPointer, into frame: CacheFrame) -> LayoutFault? {
+        guard payload.count > 0, payload.count % FilterFormat.blockBytes == 0 else {
+            return "a filter of \(payload.count) bytes"
+        }
+        unsafe frame.payload.copyMemory(from: payload.baseAddress!, byteCount: payload.count)
+        frame.setLayout(Layout(blockCount: UInt32(payload.count / FilterFormat.blockBytes)))
+        return nil
     }
 
     /// False: no key of this hash is in the partition. True: probably one is.

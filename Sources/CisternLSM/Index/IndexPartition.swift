@@ -34,34 +34,66 @@ struct BlockExpiry: Equatable {
     }
 }
 
-// Unchecked: immutable after init, and so is the memory it points into.
-@safe final class IndexPartition: @unchecked Sendable {
-    let count: Int
-    private let separators: SeparatorColumn
-    private let blockEnds: UnsafeRawPointer
-    /// Meaningful only with `hasExpiries`.
-    private let expiries: UnsafeRawPointer
-    private let hasExpiries: Bool
-    private let firstOffset: UInt64
-    private let memory: BlockMemory
+/// What is known of an index partition's payload once it was proven well-formed. Behind the payload, the frame holds the
+/// heads of the separators.
+private struct IndexLayout: BitwiseCopyable {
+    var firstOffset: UInt64
+    var count: UInt32
+    var separatorEnds: UInt32
+    var blockEnds: UInt32
+    /// 0: none.
+    var expiries: UInt32
+    var heads: UInt32
+    var prefixCount: UInt32
+}
 
-    private init(
-        count: Int, separators: SeparatorColumn, blockEnds: UnsafeRawPointer, expiries: UnsafeRawPointer,
-        hasExpiries: Bool,
-        firstOffset: UInt64, memory: BlockMemory
-    ) {
-        self.count = count
-        self.separators = separators
-        unsafe self.blockEnds = unsafe blockEnds
-        unsafe self.expiries = unsafe expiries
-        self.hasExpiries = hasExpiries
-        self.firstOffset = firstOffset
-        self.memory = memory
+/// An index partition in a frame. Borrowed: valid as long as the frame is.
+@safe struct IndexPartition {
+    let count: Int
+    private let separators: KeyColumn
+    private let payload: UnsafeRawPointer
+    private let layout: IndexLayout
+
+    @inline(__always)
+    init(_ frame: CacheFrame) {
+        layout = frame.layout()
+        unsafe payload = unsafe UnsafeRawPointer(frame.payload)
+        count = Int(layout.count)
+        separators = unsafe KeyColumn(
+            count: Int(layout.count), prefixCount: Int(layout.prefixCount), bytes: payload,
+            ends: payload + Int(layout.separatorEnds),
+            heads: (payload + Int(layout.heads)).assumingMemoryBound(to: UInt64.self))
     }
 
+    /// Bytes of a frame for the partition, or the sentence that says why its payload is not one.
+    static func frameBytes(_ payload: UnsafeRawBufferPointer) -> Result<Int, LayoutFault> {
+        switch unsafe parse(payload) {
+        case .success(let layout):
+            return .success(CacheFrame.headerBytes + Int(layout.heads) + Int(layout.count) * 8)
+        case .failure(let fault): return .failure(fault)
+        }
+    }
+
+    /// Copies a payload into a frame of `frameBytes` and lays it out.
     /// - Parameter limit: where the last data block must have ended.
-    static func parse(memory: BlockMemory, payloadBytes: Int, limit: UInt64) -> Result<IndexPartition, LayoutFault> {
-        let payload = unsafe memory.slice(0, payloadBytes)
+    static func load(_ payload: UnsafeRawBufferPointer, limit: UInt64, into frame: CacheFrame) -> LayoutFault? {
+        switch unsafe parse(payload) {
+        case .failure(let fault): return fault
+        case .success(var layout):
+            let base = unsafe frame.payload
+            unsafe base.copyMemory(from: payload.baseAddress!, byteCount: payload.count)
+            let heads = unsafe (base + Int(layout.heads)).bindMemory(to: UInt64.self, capacity: Int(layout.count))
+            let prefixCount = unsafe KeyColumn.fillHeads(
+                heads, count: Int(layout.count), bytes: base, ends: base + Int(layout.separatorEnds))
+            guard let prefixCount else { return "the separators of an index partition do not ascend" }
+            layout.prefixCount = UInt32(prefixCount)
+            frame.setLayout(layout)
+            return unsafe checkBlocks(base + Int(layout.blockEnds), layout, limit)
+        }
+    }
+
+    private static func parse(_ payload: UnsafeRawBufferPointer) -> Result<IndexLayout, LayoutFault> {
+        let payloadBytes = payload.count
         guard payloadBytes >= IndexFormat.footerBytes else {
             return .failure("an index partition of \(payloadBytes) bytes has no footer")
         }
@@ -76,32 +108,39 @@ struct BlockExpiry: Equatable {
             return .failure("an index partition of \(n) blocks takes \(columns) bytes, found \(payloadBytes)")
         }
         let ends = unsafe base + Int(separatorBytes)
-        guard let separators = unsafe SeparatorColumn(bytes: base, byteCount: Int(separatorBytes), ends: ends, count: n)
-        else {
+        guard unsafe KeyColumn.validate(ends: ends, count: n, byteCount: Int(separatorBytes)) else {
             return .failure("the separators of an index partition do not fill their column")
         }
-        let blockEnds = unsafe ends + n * 4
+        let blockEnds = separatorBytes + count * 4
+        // A payload has less than 2³¹ bytes, so the offsets fit.
+        return .success(
+            IndexLayout(
+                firstOffset: firstOffset, count: count, separatorEnds: separatorBytes, blockEnds: blockEnds,
+                expiries: flags == 0 ? 0 : blockEnds + count * 4, heads: UInt32((payloadBytes + 7) & ~7), prefixCount: 0
+            ))
+    }
+
+    private static func checkBlocks(_ ends: UnsafeRawPointer, _ layout: IndexLayout, _ limit: UInt64) -> LayoutFault? {
         var previous: UInt32 = 0
-        for index in 0..<n {
-            let end = unsafe UInt32(littleEndian: blockEnds.loadUnaligned(fromByteOffset: index * 4, as: UInt32.self))
+        for index in 0..<Int(layout.count) {
+            let end = unsafe UInt32(littleEndian: ends.loadUnaligned(fromByteOffset: index * 4, as: UInt32.self))
             guard Int(end) > Int(previous) + TableFormat.trailerBytes else {
-                return .failure("block \(index) of an index partition is empty")
+                return "block \(index) of an index partition is empty"
             }
             previous = end
         }
-        guard firstOffset <= limit, UInt64(previous) <= limit - firstOffset else {
-            return .failure("the blocks of an index partition run to \(firstOffset) + \(previous), behind \(limit)")
+        guard layout.firstOffset <= limit, UInt64(previous) <= limit - layout.firstOffset else {
+            return "the blocks of an index partition run to \(layout.firstOffset) + \(previous), behind \(limit)"
         }
-        return unsafe .success(
-            IndexPartition(
-                count: n, separators: separators, blockEnds: blockEnds, expiries: blockEnds + n * 4,
-                hasExpiries: flags != 0,
-                firstOffset: firstOffset, memory: memory))
+        return nil
     }
 
     /// The one block that may hold `key`, or nil when the key lies before the partition.
     @inline(__always)
-    func block(for key: UnsafeRawBufferPointer) -> Int? { unsafe separators.lastNotGreater(than: key) }
+    func block(for key: UnsafeRawBufferPointer) -> Int? {
+        let behind = unsafe separators.countNotGreater(than: key)
+        return behind == 0 ? nil : behind &- 1
+    }
 
     func separator(_ block: Int) -> UnsafeRawBufferPointer { unsafe separators[block] }
 
@@ -109,62 +148,21 @@ struct BlockExpiry: Equatable {
     func handle(_ block: Int) -> BlockHandle {
         let start = block == 0 ? 0 : end(block - 1)
         return BlockHandle(
-            offset: firstOffset + UInt64(start),
+            offset: layout.firstOffset + UInt64(start),
             payloadBytes: end(block) - start - UInt32(TableFormat.trailerBytes))
     }
 
     func expiry(_ block: Int) -> BlockExpiry {
-        guard hasExpiries else { return BlockExpiry(processing: IndexFormat.neverExpires, event: 0) }
+        guard layout.expiries > 0 else { return BlockExpiry(processing: IndexFormat.neverExpires, event: 0) }
+        let row = unsafe payload + Int(layout.expiries) + block * 16
         return unsafe BlockExpiry(
-            processing: UInt64(littleEndian: expiries.loadUnaligned(fromByteOffset: block * 16, as: UInt64.self)),
-            event: UInt64(littleEndian: expiries.loadUnaligned(fromByteOffset: block * 16 + 8, as: UInt64.self)))
+            processing: UInt64(littleEndian: row.loadUnaligned(as: UInt64.self)),
+            event: UInt64(littleEndian: row.loadUnaligned(fromByteOffset: 8, as: UInt64.self)))
     }
 
     @inline(__always)
     private func end(_ block: Int) -> UInt32 {
-        unsafe UInt32(littleEndian: blockEnds.loadUnaligned(fromByteOffset: block &* 4, as: UInt32.self))
-    }
-}
-
-/// Ascending byte strings with running u32 ends, searched by halving.
-@safe struct SeparatorColumn {
-    private let bytes: UnsafeRawPointer
-    private let ends: UnsafeRawPointer
-    let count: Int
-
-    /// nil unless the ends ascend and finish at `byteCount`.
-    init?(bytes: UnsafeRawPointer, byteCount: Int, ends: UnsafeRawPointer, count: Int) {
-        var previous: UInt32 = 0
-        for index in 0..<count {
-            let end = unsafe UInt32(littleEndian: ends.loadUnaligned(fromByteOffset: index * 4, as: UInt32.self))
-            if end < previous { return nil }
-            previous = end
-        }
-        guard Int(previous) == byteCount else { return nil }
-        unsafe self.bytes = unsafe bytes
-        unsafe self.ends = unsafe ends
-        self.count = count
-    }
-
-    @inline(__always)
-    subscript(index: Int) -> UnsafeRawBufferPointer {
-        let start = index == 0 ? 0 : end(index &- 1)
-        return unsafe UnsafeRawBufferPointer(start: bytes + start, count: end(index) &- start)
-    }
-
-    @inline(__always)
-    func lastNotGreater(than key: UnsafeRawBufferPointer) -> Int? {
-        var low = 0
-        var high = count
-        while low < high {
-            let middle = (low &+ high) / 2
-            if unsafe compareBytes(self[middle], key) <= 0 { low = middle &+ 1 } else { high = middle }
-        }
-        return low == 0 ? nil : low &- 1
-    }
-
-    @inline(__always)
-    private func end(_ index: Int) -> Int {
-        unsafe Int(UInt32(littleEndian: ends.loadUnaligned(fromByteOffset: index &* 4, as: UInt32.self)))
+        let ends = unsafe payload + Int(layout.blockEnds)
+        return unsafe UInt32(littleEndian: ends.loadUnaligned(fromByteOffset: block &* 4, as: UInt32.self))
     }
 }

@@ -48,50 +48,58 @@ struct TopIndexBuilder {
     }
 }
 
-// Unchecked: immutable after init, and so is the memory it points into.
-@safe final class TopIndex: @unchecked Sendable {
+/// The top index in memory of its own, with the heads of its separators. Borrowed by everything it hands out; whoever parsed
+/// it calls `deallocate`.
+@safe struct TopIndex {
     let count: Int
-    private let separators: SeparatorColumn
+    private let separators: KeyColumn
     private let rows: UnsafeRawPointer
-    private let memory: BlockMemory
-
-    private init(count: Int, separators: SeparatorColumn, rows: UnsafeRawPointer, memory: BlockMemory) {
-        self.count = count
-        self.separators = separators
-        unsafe self.rows = unsafe rows
-        self.memory = memory
-    }
+    private let memory: UnsafeMutableRawPointer
 
     /// - Parameter limit: where the last partition must have ended.
-    static func parse(memory: BlockMemory, payloadBytes: Int, limit: UInt64) -> Result<TopIndex, LayoutFault> {
-        let payload = unsafe memory.slice(0, payloadBytes)
+    static func parse(_ payload: UnsafeRawBufferPointer, limit: UInt64) -> Result<TopIndex, LayoutFault> {
         var reader = unsafe ByteReader(payload)
-        guard reader.skip(payloadBytes - TopIndexFormat.footerBytes), let count: UInt32 = reader.readInteger(),
-            let separatorBytes: UInt32 = reader.readInteger(), count > 0, let base = payload.baseAddress
+        guard reader.skip(payload.count - TopIndexFormat.footerBytes), let count: UInt32 = reader.readInteger(),
+            let separatorBytes: UInt32 = reader.readInteger(), count > 0, let source = payload.baseAddress
         else { return .failure("the footer of a top index is malformed") }
         let n = Int(count)
         let columns = Int(separatorBytes) + n * (4 + TopIndexFormat.rowBytes) + TopIndexFormat.footerBytes
-        guard columns == payloadBytes else {
-            return .failure("a top index of \(n) partitions takes \(columns) bytes, found \(payloadBytes)")
+        guard columns == payload.count else {
+            return .failure("a top index of \(n) partitions takes \(columns) bytes, found \(payload.count)")
         }
-        let ends = unsafe base + Int(separatorBytes)
-        guard let separators = unsafe SeparatorColumn(bytes: base, byteCount: Int(separatorBytes), ends: ends, count: n)
-        else {
-            return .failure("the separators of a top index do not fill their column")
+        guard
+            unsafe KeyColumn.validate(ends: source + Int(separatorBytes), count: n, byteCount: Int(separatorBytes))
+        else { return .failure("the separators of a top index do not fill their column") }
+        let headsOffset = (payload.count + 7) & ~7
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: headsOffset + n * 8, alignment: 64)
+        unsafe memory.copyMemory(from: source, byteCount: payload.count)
+        let heads = unsafe (memory + headsOffset).bindMemory(to: UInt64.self, capacity: n)
+        let ends = unsafe memory + Int(separatorBytes)
+        guard let prefixCount = unsafe KeyColumn.fillHeads(heads, count: n, bytes: memory, ends: ends) else {
+            unsafe memory.deallocate()
+            return .failure("the separators of a top index do not ascend")
         }
+        let separators = unsafe KeyColumn(
+            count: n, prefixCount: prefixCount, bytes: memory, ends: ends, heads: heads)
         let top = unsafe TopIndex(count: n, separators: separators, rows: ends + n * 4, memory: memory)
         for partition in 0..<n {
             let row = top.row(partition)
             for handle in [row.index, row.filter] where handle.offset > limit || handle.end > limit {
+                top.deallocate()
                 return .failure("partition \(partition) has a block at \(handle.offset), behind \(limit)")
             }
         }
         return .success(top)
     }
 
+    func deallocate() { unsafe memory.deallocate() }
+
     /// The one partition that may hold `key`, or nil when the key lies before the table.
     @inline(__always)
-    func partition(for key: UnsafeRawBufferPointer) -> Int? { unsafe separators.lastNotGreater(than: key) }
+    func partition(for key: UnsafeRawBufferPointer) -> Int? {
+        let behind = unsafe separators.countNotGreater(than: key)
+        return behind == 0 ? nil : behind &- 1
+    }
 
     func separator(_ partition: Int) -> UnsafeRawBufferPointer { unsafe separators[partition] }
 

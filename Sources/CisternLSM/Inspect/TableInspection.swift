@@ -9,18 +9,21 @@ func inspectTable(
     let file = try asEngineError { () throws(FileError) in try fileSystem.openRead(path) }
     let table = try TableReader.open(file: file, number: 0, cache: BlockCache(capacityBytes: 0))
     let summary = table.summary
+    let reader = CacheReader(table.cache)
     visit(InspectedPart(0..<UInt64(TableFormat.headerBytes), "header", "version \(TableFormat.version)"))
     var last = UInt64(TableFormat.headerBytes)
     for partition in 0..<table.top.count {
         let row = table.top.row(partition)
-        let index = try table.indexPartition(partition, .stream)
+        let indexHold = try table.holdIndex(partition, .stream, reader)
+        defer { indexHold.release() }
+        let index = IndexPartition(indexHold.frame)
         for number in 0..<index.count {
             let handle = index.handle(number)
-            let block = try table.dataBlock(handle, .stream)
+            let block = try table.dataBlock(handle)
             visit(InspectedPart(handle.offset..<handle.end, TableBlockType.data.name, "\(block.columns.count) entries"))
         }
         if row.filter.payloadBytes > 0 {
-            _ = try table.filterPartition(row.filter)
+            try table.holdFilter(partition, reader)?.release()
             visit(
                 InspectedPart(row.filter.offset..<row.filter.end, TableBlockType.filter.name, "partition \(partition)"))
         }

@@ -20,11 +20,14 @@ package struct TableWindow: Sendable {
 package final class LevelCursor {
     private let windows: [TableWindow]
     private let policy: CachePolicy
+    private let cacheReader: CacheReader?
     private var number = 0
     private var current: TableCursor?
 
     /// - Precondition: the windows are in key order and do not overlap.
-    package init(_ windows: [TableWindow], policy: CachePolicy = .fill) {
+    /// - Parameter reader: of the thread that owns the cursor; nil: each table's cursor makes its own.
+    package init(_ windows: [TableWindow], policy: CachePolicy = .fill, reader: CacheReader? = nil) {
+        cacheReader = reader
         self.windows = windows
         self.policy = policy
     }
@@ -67,7 +70,7 @@ package final class LevelCursor {
 
     private func open(_ window: Int) -> TableCursor {
         number = window
-        return windows[window].reader.cursor(window: windows[window].clip, policy: policy)
+        return windows[window].reader.cursor(window: windows[window].clip, policy: policy, reader: cacheReader)
     }
 
     /// The first entry at or behind the start of window `first`; a window may be empty.

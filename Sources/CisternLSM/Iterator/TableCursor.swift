@@ -10,12 +10,16 @@ package final class TableCursor {
     private let reader: TableReader
     private let window: KeyGroupRange?
     private let policy: CachePolicy
+    private let cacheReader: CacheReader
     private var partition = 0
+    private var indexHold: BlockHold?
     private var index: IndexPartition?
     private var blockNumber = 0
-    /// The columns of `owner`, nil when the cursor is not positioned.
+    /// Of the block below, nil when the cursor is not positioned.
     private var columns: DataColumns?
-    private var owner: DataBlock?
+    /// The block the cursor stands on: one of the cache, or one of the chunk.
+    private var dataHold: BlockHold?
+    private var streamed: DataBlock?
     private var position = 0
     /// The block's prefix, then the current suffix: the key in one piece.
     @exclusivity(unchecked) private var key = GrowingBuffer(capacity: 256)
@@ -24,10 +28,16 @@ package final class TableCursor {
     private var chunkFirst = 0
     private var chunkEnd = 0
 
-    init(_ reader: TableReader, window: KeyGroupRange?, policy: CachePolicy) {
+    init(_ reader: TableReader, window: KeyGroupRange?, policy: CachePolicy, cacheReader: CacheReader) {
         self.reader = reader
         self.window = window
         self.policy = policy
+        self.cacheReader = cacheReader
+    }
+
+    deinit {
+        indexHold?.release()
+        dataHold?.release()
     }
 
     package var isValid: Bool { columns != nil }
@@ -73,11 +83,10 @@ package final class TableCursor {
         unsafe try enterPartition(reader.top.partition(for: target) ?? 0)
         guard let index else { return false }
         blockNumber = unsafe index.block(for: target) ?? 0
-        let block = try loadBlock(index, blockNumber)
-        let candidate = block.columns
+        let candidate = try loadBlock(index, blockNumber)
         let found = unsafe candidate.lowerBound(target)
         if found == candidate.count { return try enterNextBlock() }
-        return enter(block, at: found)
+        return enter(candidate, at: found)
     }
 
     // MARK: Steps
@@ -87,7 +96,11 @@ package final class TableCursor {
         chunk = nil
         columns = nil
         index = nil
-        index = try reader.indexPartition(number, policy)
+        indexHold?.release()
+        indexHold = nil
+        let hold = try reader.holdIndex(number, policy, cacheReader)
+        indexHold = hold
+        index = IndexPartition(hold.frame)
     }
 
     private func enterNextBlock() throws(EngineError) -> Bool {
@@ -105,13 +118,12 @@ package final class TableCursor {
         return enter(try loadBlock(index, number), at: position)
     }
 
-    private func enter(_ block: DataBlock, at newPosition: Int) -> Bool {
-        owner = block
-        columns = block.columns
+    private func enter(_ block: DataColumns, at newPosition: Int) -> Bool {
+        columns = block
         position = newPosition
         unsafe key.reset()
-        unsafe key.append(block.columns.prefix)
-        return show(block.columns)
+        unsafe key.append(block.prefix)
+        return show(block)
     }
 
     /// Rebuilds the key; false, and not positioned any more, when it lies behind the window.
@@ -131,10 +143,18 @@ package final class TableCursor {
 
     // MARK: Blocks
 
-    private func loadBlock(_ index: IndexPartition, _ number: Int) throws(EngineError) -> DataBlock {
+    private func loadBlock(_ index: IndexPartition, _ number: Int) throws(EngineError) -> DataColumns {
         switch policy {
-        case .fill: return try reader.dataBlock(index.handle(number), .fill)
-        case .stream: return try streamBlock(index, number)
+        case .fill:
+            dataHold?.release()
+            dataHold = nil
+            let hold = try reader.holdData(partition, number, index.handle(number), cacheReader)
+            dataHold = hold
+            return DataColumns(hold.frame)
+        case .stream:
+            let block = try streamBlock(index, number)
+            streamed = block
+            return block.columns
         }
     }
 

@@ -1,4 +1,4 @@
-// The bytes of blocks that were read: immutable once filled, counted by reference, shared by the cache, readers and cursors.
+// The bytes of blocks that were read around the cache: immutable once filled, counted by reference.
 
 // Unchecked: filled by the one thread that made it, before any other sees it; never written again.
 @safe final class BlockMemory: @unchecked Sendable {
@@ -12,6 +12,9 @@
     }
 
     deinit { unsafe bytes.deallocate() }
+
+    /// Of a block that was read with its trailer.
+    var payloadBytes: Int { unsafe bytes.count - TableFormat.trailerBytes }
 
     func slice(_ offset: Int, _ count: Int) -> UnsafeRawBufferPointer {
         unsafe UnsafeRawBufferPointer(rebasing: bytes[offset..<(offset + count)])

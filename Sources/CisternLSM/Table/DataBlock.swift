@@ -32,20 +32,33 @@ enum DataBlockFormat {
     static func tag(ofHash hash: UInt64) -> UInt8 { UInt8(truncatingIfNeeded: hash >> 56) }
 }
 
-/// Offsets of the columns inside a payload that was proven well-formed.
-struct DataLayout {
-    var count = 0
-    var flags: UInt16 = 0
-    var valueSize = 0
-    var suffixSize = 0
-    var prefixCount = 0
-    var suffixes = 0
-    var valueEnds = 0
-    var keyEnds = 0
-    var kinds = 0
-    var expiries = 0
-    var tags = 0
-    var prefix = 0
+/// Offsets of the columns inside a payload that was proven well-formed. Small enough for the header of a frame: a payload
+/// has less than 2³² bytes.
+struct DataLayout: BitwiseCopyable {
+    private var count32: UInt32 = 0
+    private var valueSize32: UInt32 = 0
+    private var suffixSize32: UInt32 = 0
+    private var suffixes32: UInt32 = 0
+    private var valueEnds32: UInt32 = 0
+    private var keyEnds32: UInt32 = 0
+    private var kinds32: UInt32 = 0
+    private var expiries32: UInt32 = 0
+    private var tags32: UInt32 = 0
+    private var prefix32: UInt32 = 0
+    private var prefixCount16: UInt16 = 0
+    private(set) var flags: UInt16 = 0
+
+    var count: Int { Int(count32) }
+    var valueSize: Int { Int(valueSize32) }
+    var suffixSize: Int { Int(suffixSize32) }
+    var suffixes: Int { Int(suffixes32) }
+    var valueEnds: Int { Int(valueEnds32) }
+    var keyEnds: Int { Int(keyEnds32) }
+    var kinds: Int { Int(kinds32) }
+    var expiries: Int { Int(expiries32) }
+    var tags: Int { Int(tags32) }
+    var prefix: Int { Int(prefix32) }
+    var prefixCount: Int { Int(prefixCount16) }
 
     func has(_ flag: UInt16) -> Bool { flags & flag != 0 }
 
@@ -57,10 +70,10 @@ struct DataLayout {
         func number(_ at: Int) -> Int {
             unsafe Int(UInt32(littleEndian: payload.loadUnaligned(fromByteOffset: footer + at, as: UInt32.self)))
         }
-        layout.count = number(0)
-        layout.valueSize = number(4)
-        layout.suffixSize = number(8)
-        layout.prefixCount = number(12) & 0xFFFF
+        layout.count32 = UInt32(number(0))
+        layout.valueSize32 = UInt32(number(4))
+        layout.suffixSize32 = UInt32(number(8))
+        layout.prefixCount16 = UInt16(number(12) & 0xFFFF)
         layout.flags = UInt16(number(12) >> 16)
         // Each entry has a tag, so there are no more entries than bytes.
         guard layout.count > 0, layout.count <= footer, layout.flags & ~DataBlockFlags.all == 0, number(16) == 0 else {
@@ -68,22 +81,28 @@ struct DataLayout {
         }
         // The count is below the block's size and all other operands are below 2³²: no sum or product overflows an Int.
         let count = layout.count
-        layout.suffixes = layout.has(DataBlockFlags.valueEnds) ? layout.valueSize : layout.valueSize * count
+        let suffixes = layout.has(DataBlockFlags.valueEnds) ? layout.valueSize : layout.valueSize * count
         let suffixBytes = layout.has(DataBlockFlags.keyEnds) ? layout.suffixSize : layout.suffixSize * count
-        guard layout.suffixes <= footer, suffixBytes <= footer else {
+        guard suffixes <= footer, suffixBytes <= footer else {
             return .failure("the columns of a data block are larger than its \(payload.count) bytes")
         }
-        layout.valueEnds = layout.suffixes + suffixBytes
-        layout.keyEnds =
-            layout.valueEnds + count * layout.endSize(DataBlockFlags.valueEnds, DataBlockFlags.wideValueEnds)
-        layout.kinds = layout.keyEnds + count * layout.endSize(DataBlockFlags.keyEnds, DataBlockFlags.wideKeyEnds)
-        layout.expiries = layout.kinds + (layout.has(DataBlockFlags.kinds) ? count : 0)
-        layout.tags = layout.expiries + (layout.has(DataBlockFlags.expiries) ? count * 8 : 0)
-        layout.prefix = layout.tags + count
-        guard layout.prefix + layout.prefixCount == footer else {
-            return .failure(
-                "the columns of a data block take \(layout.prefix + layout.prefixCount) bytes of \(footer)")
+        let valueEnds = suffixes + suffixBytes
+        let keyEnds = valueEnds + count * layout.endSize(DataBlockFlags.valueEnds, DataBlockFlags.wideValueEnds)
+        let kinds = keyEnds + count * layout.endSize(DataBlockFlags.keyEnds, DataBlockFlags.wideKeyEnds)
+        let expiries = kinds + (layout.has(DataBlockFlags.kinds) ? count : 0)
+        let tags = expiries + (layout.has(DataBlockFlags.expiries) ? count * 8 : 0)
+        let prefix = tags + count
+        guard prefix + layout.prefixCount == footer else {
+            return .failure("the columns of a data block take \(prefix + layout.prefixCount) bytes of \(footer)")
         }
+        // All lie before the footer, whose place is below 2³².
+        layout.suffixes32 = UInt32(suffixes)
+        layout.valueEnds32 = UInt32(valueEnds)
+        layout.keyEnds32 = UInt32(keyEnds)
+        layout.kinds32 = UInt32(kinds)
+        layout.expiries32 = UInt32(expiries)
+        layout.tags32 = UInt32(tags)
+        layout.prefix32 = UInt32(prefix)
         return unsafe layout.checkColumns(payload)
     }
 
@@ -135,20 +154,26 @@ private func endsAscend(
     return previous == total
 }
 
-/// The columns of a block, to read entries from. Borrowed from the `DataBlock` that keeps the memory; cheap to copy, so that
-/// a walk counts no references.
+/// The columns of a block, to read entries from. Borrowed from the frame or the chunk that keeps the memory; cheap to copy,
+/// so that a walk counts no references.
 @safe struct DataColumns {
     let count: Int
     let prefix: UnsafeRawBufferPointer
     private let layout: DataLayout
     private let base: UnsafeRawPointer
 
-    fileprivate init(base: UnsafeRawPointer, layout: DataLayout) {
+    /// - Precondition: `layout` was parsed from the payload at `base`.
+    @inline(__always)
+    init(base: UnsafeRawPointer, layout: DataLayout) {
         unsafe self.base = unsafe base
         self.layout = layout
         count = layout.count
         unsafe prefix = unsafe UnsafeRawBufferPointer(start: base + layout.prefix, count: layout.prefixCount)
     }
+
+    /// Of a frame that a data block was loaded into.
+    @inline(__always)
+    init(_ frame: CacheFrame) { unsafe self.init(base: UnsafeRawPointer(frame.payload), layout: frame.layout()) }
 
     // Element access is unchecked: `DataLayout.parse` has proven that all slices lie inside the payload.
 
@@ -191,6 +216,7 @@ private func endsAscend(
     func tag(_ index: Int) -> UInt8 { unsafe base.load(fromByteOffset: layout.tags + index, as: UInt8.self) }
 
     /// The index of `key`, or nil.
+    @inline(__always)
     func find(_ key: UnsafeRawBufferPointer, hash: UInt64) -> Int? {
         let prefixCount = unsafe prefix.count
         guard key.count >= prefixCount, let keyBase = key.baseAddress else { return nil }
@@ -245,18 +271,5 @@ private func endsAscend(
         let start = unsafe index == 0 ? 0 : loadEnd(ends, index &- 1, isWide)
         let end = unsafe loadEnd(ends, index, isWide)
         return unsafe UnsafeRawBufferPointer(start: column + start, count: end &- start)
-    }
-}
-
-// Unchecked: immutable after init, and so is the memory it points into.
-@safe final class DataBlock: @unchecked Sendable {
-    /// Valid as long as the block lives.
-    let columns: DataColumns
-    private let memory: BlockMemory
-
-    /// - Precondition: `layout` was parsed from the payload that starts at `offset` of `memory`.
-    init(memory: BlockMemory, offset: Int, layout: DataLayout) {
-        self.memory = memory
-        columns = unsafe DataColumns(base: UnsafeRawPointer(memory.bytes.baseAddress! + offset), layout: layout)
     }
 }

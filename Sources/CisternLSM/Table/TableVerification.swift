@@ -9,14 +9,19 @@ extension TableReader {
         var counted = TableSummary()
         var previous = GrowingBuffer()
         var key = GrowingBuffer()
+        let reader = CacheReader(cache)
         for partition in 0..<top.count {
             let row = top.row(partition)
-            let filter = row.filter.payloadBytes == 0 ? nil : try filterPartition(row.filter)
-            let index = try indexPartition(partition, .stream)
+            let filterHold = try holdFilter(partition, reader)
+            defer { filterHold?.release() }
+            let filter = filterHold.map { FilterPartition($0.frame) }
+            let indexHold = try holdIndex(partition, .stream, reader)
+            defer { indexHold.release() }
+            let index = IndexPartition(indexHold.frame)
             let before = counted.entryCount
             for number in 0..<index.count {
                 let handle = index.handle(number)
-                let owner = try dataBlock(handle, .stream)
+                let owner = try dataBlock(handle)
                 defer { withExtendedLifetime(owner) {} }
                 let block = owner.columns
                 for position in 0..<block.count {

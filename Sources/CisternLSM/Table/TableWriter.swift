@@ -29,6 +29,7 @@ package final class TableWriter {
     @exclusivity(unchecked) private var lastKey = GrowingBuffer(capacity: 256)
     private var summary = TableSummary()
     private var partitionEntries: UInt32 = 0
+    private var partitionCount = 0
 
     /// - Parameters:
     ///   - number: the file's number, under which `cache` will be asked for its blocks.
@@ -182,34 +183,30 @@ package final class TableWriter {
         unsafe index.reset()
         unsafe hashes.reset()
         partitionEntries = 0
+        partitionCount += 1
     }
 
-    // MARK: Write-through
-
-    /// A copy of what stands in the output from `start` on, for the cache.
-    private func copyOfOutput(from start: Int) -> BlockMemory {
-        let memory = unsafe BlockMemory(byteCount: output.count - start)
-        unsafe memory.bytes.copyMemory(from: UnsafeRawBufferPointer(rebasing: output.bytes[start...]))
-        return memory
-    }
+    // MARK: Write-through: a copy of what stands in the output from `start` on, for the cache.
 
     private func writeThrough(filterAt start: Int, _ byteCount: Int) {
-        guard let cache, byteCount > 0,
-            let partition = FilterPartition(memory: copyOfOutput(from: start), payloadBytes: byteCount)
-        else { return }
-        cache.insert(
-            .filter(partition), for: BlockKey(file: number, offset: outputStart + UInt64(start)), byteCount: byteCount)
+        guard let cache, byteCount > 0 else { return }
+        let filter = unsafe UnsafeRawBufferPointer(rebasing: output.bytes[start..<(start + byteCount)])
+        let place = TableSlots.writtenFilter(partitionCount)
+        let size = CacheFrame.headerBytes + byteCount
+        let offset = outputStart + UInt64(start)
+        cache.writeThrough(file: number, slot: place, offset: offset, byteCount: size) { frame in
+            unsafe FilterPartition.load(filter, into: frame) == nil ? FilterPartition.word(frame) : nil
+        }
     }
 
     private func writeThrough(indexAt start: Int) {
         guard let cache else { return }
-        let memory = copyOfOutput(from: start)
-        let byteCount = unsafe memory.bytes.count
+        let index = unsafe UnsafeRawBufferPointer(rebasing: output.bytes[start...])
+        guard case .success(let size) = unsafe IndexPartition.frameBytes(index) else { return }
+        let place = TableSlots.writtenIndex(partitionCount)
         let offset = outputStart + UInt64(start)
-        switch IndexPartition.parse(memory: memory, payloadBytes: byteCount, limit: offset) {
-        case .success(let partition):
-            cache.insert(.index(partition), for: BlockKey(file: number, offset: offset), byteCount: byteCount)
-        case .failure(let fault): invariant(false, "an index partition does not read back: \(fault.detail)")
+        cache.writeThrough(file: number, slot: place, offset: offset, byteCount: size) { frame in
+            unsafe IndexPartition.load(index, limit: offset, into: frame) == nil ? frame.bits : nil
         }
     }
 

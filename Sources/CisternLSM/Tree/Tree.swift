@@ -37,6 +37,8 @@ package final class Tree: @unchecked Sendable {
     let log: TreeLog?
     let options: EngineOptions
     let picker: CompactionPicker
+    /// The owner's way into the block cache.
+    let cacheReader: CacheReader
     /// Stops merges when the tree closes; `flushCancellation` stops flushes too, when nobody waits for them any more. These
     /// two may be reached from any thread.
     let cancellation = Cancellation()
@@ -111,6 +113,7 @@ package final class Tree: @unchecked Sendable {
         identity = state.identity
         options = engine.options
         picker = CompactionPicker(options: engine.options.compaction)
+        cacheReader = CacheReader(engine.cache)
         version = Version(state, tables: engine.tables)
         epoch = state.epoch
         writer = state.writer

@@ -34,19 +34,12 @@ extension Tree {
         for index in stride(from: sealed.count - 1, through: 0, by: -1) {
             if let entry = unsafe sealed[index].memtable.get(key), result.add(entry) { return }
         }
-        let levels = version.levels
+        let version = self.version
         if version.fileCount == 0 { return }
         let hash = unsafe Hash64.hash(key)
-        let group = unsafe keyGroup(of: key)
-        for file in levels[0] where file.record.window.contains(group) {
-            if unsafe try file.table.reader().get(key, hash: hash, into: &result) { return }
-        }
-        for level in 1..<levels.count where !levels[level].isEmpty {
-            guard let index = unsafe version.fileIndex(level: level, key: key) else { continue }
-            let file = levels[level][index]
-            guard file.record.window.contains(group) else { continue }
-            if unsafe try file.table.reader().get(key, hash: hash, into: &result) { return }
-        }
+        cacheReader.enter()
+        defer { cacheReader.leave() }
+        unsafe try version.get(key, hash: hash, reader: cacheReader, into: &result)
     }
 
     /// Visits living entries in key order from `start` on, up to and without `end` (empty: no end), until a limit is reached
@@ -90,12 +83,12 @@ extension Tree {
         var sources: [EntryCursor] = [.memtable(active.cursor())]
         for memtable in sealed.reversed() { sources.append(.memtable(memtable.memtable.cursor())) }
         for file in version.levels[0] where isInside(file, start, end) {
-            sources.append(.level(LevelCursor([try window(file)])))
+            sources.append(.level(LevelCursor([try window(file)], reader: cacheReader)))
         }
         for level in version.levels.dropFirst() {
             var run: [TableWindow] = []
             for file in level where isInside(file, start, end) { run.append(try window(file)) }
-            if !run.isEmpty { sources.append(.level(LevelCursor(run))) }
+            if !run.isEmpty { sources.append(.level(LevelCursor(run, reader: cacheReader))) }
         }
         return sources
     }

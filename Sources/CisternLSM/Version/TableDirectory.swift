@@ -143,6 +143,7 @@ package final class TableDirectory: Sendable {
 
     private func remove(_ numbers: [UInt64]) {
         guard !numbers.isEmpty else { return }
+        for number in numbers { cache.forget(file: number) }
         let fileSystem = self.fileSystem
         let paths = numbers.map { filePath($0) }
         lane.submit {

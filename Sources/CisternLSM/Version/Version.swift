@@ -19,28 +19,67 @@ package final class FileReference: Sendable {
     }
 }
 
-package final class Version: Sendable {
+// Unchecked: immutable but for the readers' slots, which are atomic.
+@safe package final class Version: @unchecked Sendable {
     package let levels: [[FileReference]]
     package let fileCount: Int
+    /// One a level, level 0 first.
+    private let searches: UnsafeMutableBufferPointer<LevelSearch>
 
     init(_ state: TreeState, tables: TableDirectory) {
         levels = state.levels.map { level in level.map { FileReference($0, tables: tables) } }
         fileCount = levels.reduce(0) { $0 + $1.count }
+        unsafe searches = .allocate(capacity: levels.count)
+        for (number, level) in levels.enumerated() {
+            unsafe searches.initializeElement(at: number, to: LevelSearch(level, isSorted: number > 0))
+        }
+    }
+
+    deinit {
+        for level in unsafe searches.indices { unsafe searches[level].deallocate() }
+        unsafe searches.deallocate()
     }
 
     package var fileNumbers: [UInt64] { levels.joined().map(\.record.number) }
 
-    /// Index of the one file of a sorted level that may hold the key.
-    func fileIndex(level: Int, key: UnsafeRawBufferPointer) -> Int? {
-        let files = levels[level]
-        var low = 0
-        var high = files.count
-        while low < high {
-            let middle = (low + high) / 2
-            if unsafe isBelow(files[middle].largestKey, key) { low = middle + 1 } else { high = middle }
+    /// Adds what the files hold of `key` to `result`, newest first, until the search is complete.
+    /// - Parameters:
+    ///   - hash: `Hash64.hash(key)`.
+    ///   - reader: of the calling thread, inside an epoch, which may be another one afterwards.
+    func get(
+        _ key: UnsafeRawBufferPointer, hash: UInt64, reader: CacheReader, into result: inout LookupResult
+    ) throws(EngineError) {
+        let group = unsafe keyGroup(of: key)
+        for level in unsafe 0..<searches.count {
+            let search = unsafe searches[level]
+            if search.count == 0 { continue }
+            if level == 0 {
+                for file in 0..<search.count where search.shows(group, file) {
+                    let table = unsafe try search.reader(file, levels[level])
+                    if unsafe try get(key, hash, reader, table, &result) { return }
+                }
+            } else if let file = unsafe search.file(for: key), search.shows(group, file) {
+                let table = unsafe try search.reader(file, levels[level])
+                if unsafe try get(key, hash, reader, table, &result) { return }
+            }
         }
-        guard low < files.count, unsafe !isAbove(files[low].smallestKey, key) else { return nil }
-        return low
+    }
+
+    /// True when the search is complete.
+    @inline(__always)
+    private func get(
+        _ key: UnsafeRawBufferPointer, _ hash: UInt64, _ reader: CacheReader, _ table: Unmanaged<TableReader>,
+        _ result: inout LookupResult
+    ) throws(EngineError) -> Bool {
+        let probe = unsafe table._withUnsafeGuaranteedRef { table in
+            unsafe table.probe(key, hash: hash, reader: reader, into: &result)
+        }
+        switch probe {
+        case .passed: return false
+        case .complete: return true
+        case .notInMemory:
+            return unsafe try table.takeUnretainedValue().getLoading(key, hash: hash, reader: reader, into: &result)
+        }
     }
 }
 

@@ -6,7 +6,7 @@ BUILD := .build/$(CONFIGURATION)
 # Everything that is formatted and linted.
 SOURCES := Package.swift Sources Tests Examples Benchmarks
 
-.PHONY: help run test lint format layers swifterror protos soak bench clean build tests packages packages-test packages-protos
+.PHONY: help run test lint format layers swifterror protos soak bench thresholds clean build tests packages packages-test packages-protos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,11 @@ bench: packages ## ours and peers in turn: make bench SUITE=engine|compaction|co
 	@case "$(SUITE)" in engine|compaction|codec) ;; *) echo "no suite '$(SUITE)': SUITE=engine, compaction or codec"; exit 1;; esac
 	$(SWIFT) build -c $(CONFIGURATION) --product cistern-bench
 	$(BUILD)/cistern-bench --suite $(SUITE) $(if $(QUICK),--quick) $(ARGS)
+
+thresholds: packages ## instructions of hot operations against Benchmarks/Thresholds (needs valgrind)
+	@.ci/install-packages valgrind binutils
+	$(SWIFT) build -c $(CONFIGURATION) --product cistern-bench
+	@Benchmarks/Thresholds/check.sh $(BUILD)/cistern-bench
 
 clean: ## removes the build
 	rm -rf .build

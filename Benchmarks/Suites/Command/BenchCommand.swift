@@ -3,6 +3,7 @@
 //   run      ─► for each repeat, group of cases and side: a process of its own runs `measure`
 //   measure  ─► one side of one group; its measurements go to a file
 //   report   ─► table and plot of JSON lines
+//   count    ─► hot operations for a tool that counts their instructions
 
 import ArgumentParser
 import Foundation
@@ -12,7 +13,8 @@ struct BenchCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cistern-bench",
         abstract: "Runs the engine and its peers in turn on the same data and seed, and writes a JSON object a line.",
-        subcommands: [RunCommand.self, MeasureCommand.self, ReportCommand.self], defaultSubcommand: RunCommand.self)
+        subcommands: [RunCommand.self, MeasureCommand.self, ReportCommand.self, CountCommand.self],
+        defaultSubcommand: RunCommand.self)
 }
 
 struct RunCommand: ParsableCommand {
@@ -58,8 +60,10 @@ struct RunCommand: ParsableCommand {
         print("peer    \(library.name), \(RocksOptions.describe()), \(allocator?.name ?? "the C library's allocator")")
         print("suite   \(suite)\(quick ? ", quick" : ""), seed \(seed), \(repeats) repeats, load \(loadAverage())")
         var results = Results(suite: suite, peerNames: [.peer: library.name, .lmdb: LMDBStore.name])
+        let began = wallNanoseconds()
         for repetition in 1...repeats {
             for group in groups where repetition == 1 || group.isRepeated {
+                let groupBegan = wallNanoseconds()
                 // The side that begins changes, so that neither always has the warmer machine.
                 for side in repetition % 2 == 1 ? group.sides : group.sides.reversed() {
                     let child = MeasureProcess(
@@ -68,13 +72,20 @@ struct RunCommand: ParsableCommand {
                         preload: side == .peer ? allocator?.path : nil)
                     for measurement in try child.run() { results.add(measurement, side) }
                 }
+                print(
+                    "repeat  \(repetition) of \(repeats): \(group.name), \(RunCommand.seconds(groupBegan)) s, load \(loadAverage())"
+                )
             }
-            print("repeat  \(repetition) of \(repeats), load \(loadAverage())")
         }
+        print("took    \(RunCommand.seconds(began)) s")
         try? FileManager.default.removeItem(atPath: root)
         let lines = results.lines()
         try ResultLine.write(lines, to: out)
         try ReportCommand.report(lines, out)
+    }
+
+    private static func seconds(_ start: Double) -> String {
+        String(format: "%.1f", (wallNanoseconds() - start) / 1e9)
     }
 
     private func alone(_ side: Side, _ groups: [any CaseGroup], _ root: String) throws {

@@ -68,11 +68,11 @@ final class CaseContext {
         let wall = meter.wall
         if settles { try store.settle() }
         let cpu = meter.cpu
-        record(
-            name,
-            [
-                .cpuPerOp: cpu / Double(operations), .wallPerOp: wall / Double(operations), .cpuSeconds: cpu / 1e9,
-                .peakRSS: meter.peakBytes, .bytesWritten: meter.bytesWritten, .diskBytes: Double(store.bytesOnDisk()),
-            ])
+        var values: [Metric: Double] = [
+            .cpuPerOp: cpu / Double(operations), .wallPerOp: wall / Double(operations), .cpuSeconds: cpu / 1e9,
+            .peakRSS: meter.peakBytes, .bytesWritten: meter.bytesWritten,
+        ]
+        if settles { values[.diskBytes] = Double(store.bytesOnDisk()) }
+        record(name, values)
     }
 }

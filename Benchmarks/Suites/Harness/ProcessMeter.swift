@@ -55,6 +55,19 @@ private func number(_ name: String, in path: String) -> Double {
     return 0
 }
 
+/// What the files of a directory take once it changes no more: files that a merge replaced go a little later.
+func settledDiskBytes(_ path: String) -> UInt64 {
+    var last = diskBytes(path)
+    var same = 0
+    while same < 10 {
+        sleepMilliseconds(10)
+        let now = diskBytes(path)
+        same = now == last ? same + 1 : 0
+        last = now
+    }
+    return last
+}
+
 func diskBytes(_ path: String) -> UInt64 {
     guard let walk = FileManager.default.enumerator(atPath: path) else { return 0 }
     var sum: UInt64 = 0

@@ -25,7 +25,7 @@ protocol BenchStore: AnyObject {
     func pump()
     /// Moves the clock that time to live is judged by.
     func advanceClock(milliseconds: UInt64)
-    /// Bytes of the store's files.
+    /// Bytes of the store's files; waits until those that were replaced are gone.
     func bytesOnDisk() -> UInt64
     func close()
 }

@@ -161,7 +161,7 @@ final class EngineStore: BenchStore {
         clock.processing = time.wallMilliseconds
     }
 
-    func bytesOnDisk() -> UInt64 { diskBytes(path) }
+    func bytesOnDisk() -> UInt64 { settledDiskBytes(path) }
 
     func close() {
         engine.close()

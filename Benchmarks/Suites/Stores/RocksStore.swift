@@ -256,7 +256,7 @@ final class RocksStore: BenchStore {
 
     func advanceClock(milliseconds: UInt64) { options.timeToLive?.pointee.now_milliseconds += milliseconds }
 
-    func bytesOnDisk() -> UInt64 { diskBytes(path) }
+    func bytesOnDisk() -> UInt64 { settledDiskBytes(path) }
 
     func close() {
         if let slice = pinnedSlice { calls.unpin(slice) }

@@ -6,7 +6,11 @@ BUILD := .build/$(CONFIGURATION)
 # Everything that is formatted and linted.
 SOURCES := Package.swift Sources Tests Examples Benchmarks
 
-.PHONY: help run test lint format layers swifterror protos soak bench thresholds clean build tests packages packages-test packages-protos
+RANDOM_TESTS := 'CisternEngineTests|CisternLSMTests|CisternClientTests|CisternFileSystemTests'
+ENGINE_TESTS := 'CisternEngineTests|CisternLSMTests|CisternFileSystemTests|CisternPrimitivesTests'
+SANITIZER := address
+
+.PHONY: help run test lint format layers swifterror protos soak sanitize bench thresholds clean build tests packages packages-test packages-protos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,11 +39,16 @@ format: ## formats the sources in place
 protos: packages-protos ## generates Sources/CisternWireMessages from proto-spec
 	proto-spec/generate.sh
 
-soak: packages build ## the flights job again and again with both kills, until one fails or SOAK_RUNS are done
+soak: packages-test tests ## longer hunts: SOAK_SEEDS seeds of every random test, then the flights job with both kills SOAK_RUNS times
+	CISTERN_SEEDS=$${SOAK_SEEDS:-500} $(SWIFT) test -c $(CONFIGURATION) --skip-build --no-parallel --filter $(RANDOM_TESTS)
 	@for run in $$(seq $${SOAK_RUNS:-20}); do \
 	  echo "soak run $$run"; \
 	  $(BUILD)/cistern example flights --kill-server --plain $(ARGS) >$(BUILD)/soak.log 2>&1 || { cat $(BUILD)/soak.log; exit 1; }; \
 	done
+
+# In a debug build, where nothing is optimised away. A build folder each: everything under it is compiled with the sanitizer.
+sanitize: packages-test ## the engine's tests under a sanitizer: SANITIZER=address or thread
+	$(SWIFT) test --sanitize=$(SANITIZER) --scratch-path .build-$(SANITIZER) --no-parallel --filter $(ENGINE_TESTS)
 
 bench: packages ## ours and peers in turn: make bench SUITE=engine|compaction|codec [QUICK=1]; see Benchmarks/README.md
 	@case "$(SUITE)" in engine|compaction|codec) ;; *) echo "no suite '$(SUITE)': SUITE=engine, compaction or codec"; exit 1;; esac

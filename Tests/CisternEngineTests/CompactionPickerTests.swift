@@ -121,7 +121,7 @@ private func levels(_ files: [Int: [FileRecord]]) -> [[FileRecord]] {
     }
 
     /// Whatever is picked, applying it keeps levels sorted and apart, and picking comes to an end.
-    @Test(arguments: Seeds.seeds(count: 10)) func picksConverge(seed: UInt64) throws {
+    @Test(arguments: Seeds.seeds(count: 24)) func picksConverge(seed: UInt64) throws {
         var random = SeededRandom(seed: seed)
         var state = TreeState(identity: wholeRange, epoch: 1, writer: "w")
         var next: UInt64 = 1

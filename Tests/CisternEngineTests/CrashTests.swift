@@ -161,7 +161,7 @@ private final class CrashRun {
         }
     }
 
-    @Test(arguments: Seeds.seeds(count: 12)) func nothingAcknowledgedIsLostByPowerCuts(seed: UInt64) throws {
+    @Test(arguments: Seeds.seeds(count: 24)) func nothingAcknowledgedIsLostByPowerCuts(seed: UInt64) throws {
         Seeds.announce("nothingAcknowledgedIsLostByPowerCuts", seed)
         let run = CrashRun(seed: seed)
         // Also while recovering from the cut before.

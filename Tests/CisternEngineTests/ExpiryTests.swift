@@ -81,7 +81,7 @@ import Testing
 
     /// What proto-spec/entries.md leaves open: a merge may have dropped the expired part before it saw the append. Elements
     /// carry an expiry each, so a list reads the same either way.
-    @Test(arguments: Seeds.seeds(count: 20)) func anExpiredPartBelowALivingAppendIsThereOrNot(seed: UInt64) throws {
+    @Test(arguments: Seeds.seeds(count: 24)) func anExpiredPartBelowALivingAppendIsThereOrNot(seed: UInt64) throws {
         Seeds.announce("anExpiredPartBelowALivingAppendIsThereOrNot", seed)
         var random = SeededRandom(seed: seed)
         let harness = try EngineHarness(smallOptions(), fileSystem: MemoryFileSystem(), seed: seed)

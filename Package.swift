@@ -66,7 +66,9 @@ let package = Package(
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
-        .target(name: "CisternLSM", dependencies: ["CisternPrimitives", "CisternFileSystem"], swiftSettings: strict),
+        .target(
+            name: "CisternLSM", dependencies: ["CisternPrimitives", "CisternFileSystem", "CCisternShims"],
+            swiftSettings: strict),
 
         // Tier 5
         .target(

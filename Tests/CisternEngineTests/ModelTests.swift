@@ -19,10 +19,17 @@ struct BatchGenerator {
         var entries: [[UInt8]: OwnedEntry] = [:]
         for _ in 0..<Int.random(in: 0...12, using: &random) {
             let group = UInt16.random(in: groups.first...groups.last, using: &random)
-            let key = makeKey(group, "key-\(Int.random(in: 0..<keysPerGroup, using: &random))")
+            let key = key(group, Int.random(in: 0..<keysPerGroup, using: &random))
             entries[key] = entry(key, model.entries[key], clock)
         }
         return OwnedBatch(entries.values.sorted { $0.key.lexicographicallyPrecedes($1.key) })
+    }
+
+    /// Keys of three states, so that a memtable keeps some in order and some not.
+    func key(_ group: UInt16, _ number: Int) -> [UInt8] {
+        var key = makeKey(group, "key-\(number)")
+        key[3] = UInt8(1 + number % 3)
+        return key
     }
 
     private mutating func entry(_ key: [UInt8], _ old: ModelStore.Stored?, _ clock: ExpiryClock) -> OwnedEntry {
@@ -106,6 +113,7 @@ private final class ModelRun {
             random: SeededRandom(seed: seed ^ 0xABCD), keysPerGroup: .random(in: 1...20, using: &random),
             valueBytesMax: .random(in: 1...200, using: &random))
         harness = try EngineHarness(options, fileSystem: disk, seed: seed)
+        harness.pointStates = randomPointStates()
         try rescale(from: nil)
     }
 
@@ -125,7 +133,7 @@ private final class ModelRun {
         case 93..<95: try checkpoint()
         case 95: try rescale(from: nil)
         case 96: if let checkpoint = checkpoints.randomElement(using: &random) { try rescale(from: checkpoint) }
-        case 97: release()
+        case 97: Bool.random(using: &random) ? release() : declare()
         case 98: try restart(cleanly: true)
         default: try restart(cleanly: false)
         }
@@ -139,6 +147,16 @@ private final class ModelRun {
         try harness.writeDurably(tree, batch, watermark: watermark)
         parts[index].model.apply(batch)
         parts[index].batches.append(batch)
+    }
+
+    /// States become point states, or stop being it, while there are entries of them.
+    private func declare() {
+        harness.pointStates = randomPointStates()
+        for part in parts { part.tree.declare(pointStates: harness.pointStates) }
+    }
+
+    private func randomPointStates() -> PointStates {
+        PointStates((1...3).filter { _ in Bool.random(using: &random) })
     }
 
     /// The watermark of a tree that comes back may be older than what it showed before; a writer sends it first of all.
@@ -157,9 +175,9 @@ private final class ModelRun {
             #expect(found.map(\.stored) == expected.map(\.stored), "seed \(seed)")
             for _ in 0..<20 {
                 let groups = part.tree.identity.keyGroups
-                let key = makeKey(
+                let key = generator.key(
                     .random(in: groups.first...groups.last, using: &random),
-                    "key-\(Int.random(in: 0..<(generator.keysPerGroup + 2), using: &random))")
+                    .random(in: 0..<(generator.keysPerGroup + 2), using: &random))
                 #expect(try harness.get(part.tree, key) == part.model.get(key, clock), "seed \(seed)")
             }
             #expect(part.tree.statistics.readOnlyCause == nil)
@@ -228,6 +246,7 @@ private final class ModelRun {
         let ids = parts.map(\.tree.id)
         harness = try EngineHarness(
             options, fileSystem: disk, seed: random.next(), wallMilliseconds: now)
+        harness.pointStates = randomPointStates()
         #expect(harness.engine.treeInfos().map(\.id) == ids.sorted(), "seed \(seed)")
         #expect(harness.engine.damagedParts.isEmpty)
         for index in parts.indices {

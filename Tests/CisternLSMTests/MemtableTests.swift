@@ -7,7 +7,7 @@ import Testing
     @Test func agreesWithADictionaryUnderRandomOperations() {
         var random = seededRandom("memtable model", default: 20_261_123)
         for round in 0..<8 {
-            let table = Memtable(budgetBytes: round % 2 == 0 ? 1 << 10 : 1 << 20)
+            let table = Memtable(budgetBytes: round % 2 == 0 ? 1 << 10 : 1 << 20, pool: MemoryPool())
             var model: [[UInt8]: OwnedEntry] = [:]
             for _ in 0..<3000 {
                 let entry = randomEntry(&random, spread: 400, valueMax: round == 0 ? 4000 : 40)
@@ -34,7 +34,7 @@ import Testing
 
     @Test func everyNodeSizeHoldsItsKeysInOrder() throws {
         for fanOut in [1, 3, 4, 5, 15, 16, 17, 47, 48, 49, 255, 256] {
-            let table = Memtable(budgetBytes: 1 << 20)
+            let table = Memtable(budgetBytes: 1 << 20, pool: MemoryPool())
             let bytes = (0..<fanOut).map { UInt8($0 * 256 / fanOut) }
             for byte in bytes.reversed() { OwnedEntry([0, 0, 7, byte], .put, [byte]).withView { table.apply($0) } }
             OwnedEntry([0, 0, 7], .put, [99]).withView { table.apply($0) }
@@ -50,7 +50,7 @@ import Testing
     }
 
     @Test func keysThatArePrefixesOfKeysAndLongSharedPrefixesAreKept() throws {
-        let table = Memtable(budgetBytes: 1 << 20)
+        let table = Memtable(budgetBytes: 1 << 20, pool: MemoryPool())
         let long = [UInt8](repeating: 0xAB, count: 30_000)
         var keys: [[UInt8]] = []
         for count in [0, 1, 2, 15, 16, 17, 18, 31, 32, 33, 100, 29_999, 30_000] {
@@ -65,7 +65,7 @@ import Testing
     }
 
     @Test func aValueThatFitsIsOverwrittenWithoutTakingMemory() {
-        let table = Memtable(budgetBytes: 1 << 20)
+        let table = Memtable(budgetBytes: 1 << 20, pool: MemoryPool())
         OwnedEntry([0, 0, 1], .put, [UInt8](repeating: 1, count: 100)).withView { table.apply($0) }
         let before = table.byteCount
         for number in 0..<1000 {
@@ -79,7 +79,7 @@ import Testing
     }
 
     @Test func manyAppendsCopyEachByteABoundedNumberOfTimes() {
-        let table = Memtable(budgetBytes: 64 << 20)
+        let table = Memtable(budgetBytes: 64 << 20, pool: MemoryPool())
         var expected: [UInt8] = []
         for number in 0..<20_000 {
             let operand = [UInt8(number & 0xFF), UInt8(number >> 8), 3, 4]
@@ -92,7 +92,7 @@ import Testing
     }
 
     @Test func aValueLargerThanAChunkIsHeld() {
-        let table = Memtable(budgetBytes: 1 << 20)
+        let table = Memtable(budgetBytes: 1 << 20, pool: MemoryPool())
         let large = (0..<(3 << 20)).map { UInt8(truncatingIfNeeded: $0 &* 31) }
         OwnedEntry([0, 0, 1], .put, [1]).withView { table.apply($0) }
         OwnedEntry([0, 0, 2], .put, large).withView { table.apply($0) }
@@ -105,7 +105,7 @@ import Testing
     }
 
     @Test func aSealedMemtableIsReadFromManyThreads() async throws {
-        let table = Memtable(budgetBytes: 1 << 20)
+        let table = Memtable(budgetBytes: 1 << 20, pool: MemoryPool())
         for number in 0..<2000 {
             OwnedEntry([0, 0] + Array("k\(number)".utf8), .put, [1]).withView { table.apply($0) }
         }
@@ -118,7 +118,7 @@ import Testing
 
     @Test func writingToASealedMemtableTraps() async {
         await #expect(processExitsWith: .failure) {
-            let table = Memtable(budgetBytes: 1 << 16)
+            let table = Memtable(budgetBytes: 1 << 16, pool: MemoryPool())
             table.seal()
             OwnedEntry([0, 0], .put, []).withView { table.apply($0) }
         }

@@ -106,7 +106,7 @@ import Testing
                 options.blocksPerPartition = 3
                 return .table(try openTable(try writeTable(entries, options).file).cursor(policy: .stream))
             }
-            let table = Memtable(budgetBytes: 1 << 14)
+            let table = Memtable(budgetBytes: 1 << 14, pool: MemoryPool())
             for entry in entries { entry.withView { table.apply($0) } }
             return .memtable(table.cursor())
         }

@@ -24,7 +24,7 @@ import Testing
             let entries = randomRun(&random)
             let clock = randomClock(&random)
             for purpose in [FoldedFor.compaction, .bottommost] {
-                let memtable = Memtable(budgetBytes: 1 << 14)
+                let memtable = Memtable(budgetBytes: 1 << 14, pool: MemoryPool())
                 for entry in entries { entry.withView { memtable.apply($0) } }
                 memtable.seal()
                 let input = FlushInput(memtable, clock: clock, bottommost: purpose == .bottommost)

@@ -19,6 +19,8 @@ package final class EngineHarness {
     package let fileSystem: any FileSystem
     package let engine: Engine
     package let executor: any TreeExecutor
+    /// What trees are made and opened with.
+    package var pointStates = PointStates()
 
     package init(
         _ options: EngineOptions, fileSystem: any FileSystem, seed: UInt64, wallMilliseconds: UInt64 = 1_000_000
@@ -46,12 +48,12 @@ package final class EngineHarness {
         try wait { done in
             engine.createTree(
                 identity, epoch: epoch, writer: writer, from: handles.map { SnapshotReference(handle: $0) },
-                replacing: replacing, executor: executor, completion: done)
+                replacing: replacing, pointStates: pointStates, executor: executor, completion: done)
         }
     }
 
     package func open(_ id: TreeID) throws -> Tree {
-        try wait { done in engine.openTree(id, executor: executor, completion: done) }
+        try wait { done in engine.openTree(id, pointStates: pointStates, executor: executor, completion: done) }
     }
 
     package func snapshot(_ tree: Tree, _ checkpoint: UInt64) throws -> SnapshotInfo {

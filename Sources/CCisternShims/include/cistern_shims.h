@@ -11,4 +11,7 @@ uint32_t cistern_crc32c(uint32_t crc, const void *bytes, size_t length);
 // Names the calling thread for debuggers and `top`; the kernel takes at most 15 characters.
 void cistern_set_thread_name(const char *name);
 
+// Asks the CPU to load the cache line of `address`, which need not be valid. Inlined into its callers.
+static inline void cistern_prefetch(const void *address) { __builtin_prefetch(address); }
+
 #endif

@@ -58,6 +58,8 @@ package final class Engine: Sendable {
     let time: any TimeSource
     let lanes: EngineLanes
     let cache: BlockCache
+    /// Memory of memtables and of flushes' scratch.
+    let memoryPool = MemoryPool()
     let tables: TableDirectory
     let logs: LogDirectory
     /// Snapshots and new trees may refer to log segments of others, which programs that know only format 1 would remove.
@@ -165,10 +167,16 @@ package final class Engine: Sendable {
 
     package var cacheStatistics: BlockCacheStatistics { cache.statistics }
 
+    func memtables(_ pointStates: PointStates) -> MemtableSource {
+        MemtableSource(budgetBytes: options.memtableBytes, pool: memoryPool, pointStates: pointStates)
+    }
+
     /// Replays the tree's log and hands the tree to its owner.
-    /// - Parameter completion: on the executor. `closed` when there is no such tree or it is open already.
+    /// - Parameters:
+    ///   - pointStates: as `Tree.declare`.
+    ///   - completion: on the executor. `closed` when there is no such tree or it is open already.
     package func openTree(
-        _ id: TreeID, executor: any TreeExecutor,
+        _ id: TreeID, pointStates: PointStates = PointStates(), executor: any TreeExecutor,
         completion: @escaping @Sendable (Result<Tree, EngineError>) -> Void
     ) {
         let asked = time.monotonicNanoseconds
@@ -185,7 +193,7 @@ package final class Engine: Sendable {
         lanes.recovery.submit { [self] in
             let durable = manifest.durableState
             let replay = LogReplay(
-                root: options.directory, tree: id, state: durable, memtableBytes: options.memtableBytes,
+                root: options.directory, tree: id, state: durable, memtables: memtables(pointStates),
                 logBytes: options.logSegmentBytesLimit, logs: logs, fileSystem: fileSystem)
             do throws(EngineError) {
                 let recovered = try replay.run()

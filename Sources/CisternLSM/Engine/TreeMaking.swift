@@ -18,6 +18,7 @@ struct TreeRequest: Sendable {
     let writer: String
     let snapshots: [SnapshotReference]
     let replacing: [TreeID]
+    let pointStates: PointStates
     let executor: any TreeExecutor
     /// When it was asked for.
     let monotonicNanoseconds: UInt64
@@ -42,16 +43,18 @@ extension Engine {
     /// what the snapshots refer to in logs is read.
     /// - Parameters:
     ///   - replacing: trees that go in the same step; after a crash either they are there or the new one.
+    ///   - pointStates: as `Tree.declare`.
     ///   - completion: on the executor. `unsupported` when a snapshot is unknown, they overlap, or a part of the range is
     ///     in none of them.
     package func createTree(
         _ identity: TreeIdentity, epoch: UInt64, writer: String, from snapshots: [SnapshotReference],
-        replacing: [TreeID] = [], executor: any TreeExecutor,
+        replacing: [TreeID] = [], pointStates: PointStates = PointStates(), executor: any TreeExecutor,
         completion: @escaping @Sendable (Result<Tree, EngineError>) -> Void
     ) {
         let request = TreeRequest(
             identity: identity, epoch: epoch, writer: writer, snapshots: snapshots, replacing: replacing,
-            executor: executor, monotonicNanoseconds: time.monotonicNanoseconds, completion: completion)
+            pointStates: pointStates, executor: executor, monotonicNanoseconds: time.monotonicNanoseconds,
+            completion: completion)
         lanes.metadata.submit { [self] in
             do throws(EngineError) {
                 let draft = try makeDraft(request)
@@ -87,7 +90,7 @@ extension Engine {
         initial.replaces = request.replacing
         // The snapshots may be released before the new manifest owns what they refer to.
         let draft = TreeDraft(
-            id: id, state: initial, active: Memtable(budgetBytes: options.memtableBytes),
+            id: id, state: initial, active: memtables(request.pointStates).make(),
             files: initial.files.map(\.number), segments: initial.logs.segmentIDs)
         tables.retain(draft.files)
         logs.retain(draft.segments)
@@ -104,11 +107,11 @@ extension Engine {
     private func readLogs(_ draft: TreeDraft, _ request: TreeRequest) {
         var draft = draft
         do throws(EngineError) {
-            let files = try restoreLogs(&draft)
+            let files = try restoreLogs(&draft, request)
             draft.files += files.map(\.number)
             if !files.isEmpty {
                 draft.state.levels[0] = files.reversed() + draft.state.levels[0]
-                draft.active = Memtable(budgetBytes: options.memtableBytes)
+                draft.active = memtables(request.pointStates).make()
             }
             if draft.active.isEmpty { draft.state.logs = [] }
             lanes.metadata.submit { [self, draft] in finish(draft, request) }
@@ -119,9 +122,9 @@ extension Engine {
     }
 
     /// The files that were written, oldest first; none when everything is in `draft.active`.
-    private func restoreLogs(_ draft: inout TreeDraft) throws(EngineError) -> [FileRecord] {
+    private func restoreLogs(_ draft: inout TreeDraft, _ request: TreeRequest) throws(EngineError) -> [FileRecord] {
         let restore = LogRestore(
-            logs: draft.state.logs, root: options.directory, memtableBytes: options.memtableBytes,
+            logs: draft.state.logs, root: options.directory, memtables: memtables(request.pointStates),
             fileSystem: fileSystem)
         let output = TableOutput(
             tables: tables, options: options.table, cache: cache, keyGroups: draft.state.identity.keyGroups,
@@ -143,7 +146,7 @@ extension Engine {
                     files.append(file)
                 }
                 // All of it is in files, even where nothing was worth keeping.
-                draft.active = Memtable(budgetBytes: options.memtableBytes)
+                draft.active = memtables(request.pointStates).make()
             }
             return files
         } catch {
@@ -163,7 +166,8 @@ extension Engine {
             for id in request.replacing { retireOnLane(id, completion: { _ in }) }
             let durable = manifest.durableState
             var recovered = RecoveredLog(
-                active: draft.active, progress: durable.flushed, nextSegment: durable.firstSegment)
+                active: draft.active, pointStates: request.pointStates, progress: durable.flushed,
+                nextSegment: durable.firstSegment)
             recovered.activeHoldsForeignLogs = !durable.logs.isEmpty
             deliver(
                 manifest, durable, recovered, asked: request.monotonicNanoseconds, executor: request.executor,

@@ -1,20 +1,22 @@
-// Memory of a memtable: large chunks, handed out from the front, given back all at once. A reference is a UInt32 that
-// counts 8-byte granules across the chunks, so nodes and entries are four bytes to point at and no object exists for them.
+// Memory of a memtable: chunks from the engine's pool, handed out from the front, given back all at once. A reference is a
+// UInt32 that counts 8-byte granules, so nodes and entries are four bytes to point at and no object exists for them.
 //
-//   reference   ┌ chunk number ┬ granule in the chunk ┐      an allocation larger than a chunk takes several numbers
-//               └──────────────┴──── chunkShift bits ─┘      that lie side by side in memory
+//   reference   ┌ chunk number ┬ granule in the chunk ┐      an allocation larger than 2 MB takes several numbers that lie
+//               └──────────────┴──────── 18 bits ─────┘      side by side in memory
+//
+// The first chunks are small and each is as large as all before it, up to 2 MB: a memtable with a few entries takes a few
+// hundred bytes, a large one wastes little. A small chunk uses the front of its number's range only.
 
 internal import CisternPrimitives
 
-/// Resolves references. A copy of two words; valid until the arena's next allocation.
+/// Resolves references. A copy of one word; valid until the arena's next allocation.
 @safe struct ArenaView {
     let chunks: UnsafeMutablePointer<UnsafeMutableRawPointer>
-    let chunkShift: UInt32
 
     @inline(__always)
     func address(_ reference: UInt32) -> UnsafeMutableRawPointer {
-        let granule = reference & ((1 << chunkShift) &- 1)
-        return unsafe chunks[Int(reference >> chunkShift)] + Int(granule) &* Arena.granuleBytes
+        let granule = reference & ((1 << Arena.chunkShift) &- 1)
+        return unsafe chunks[Int(reference >> Arena.chunkShift)] + Int(granule) &* Arena.granuleBytes
     }
 }
 
@@ -22,65 +24,92 @@ internal import CisternPrimitives
     static let granuleBytes = 8
     /// Bit 31 of a reference is free for its holder's use.
     static let granulesMax = 1 << 31
-    private static let chunkBytesMin = 16 << 10
-    private static let chunkBytesMax = 1 << 20
+    static let chunkShift: UInt32 = 18
+    private static let chunkBytesMax = granuleBytes << Int(chunkShift)
+    private static let chunkBytesMin = 512
 
+    private let pool: MemoryPool
     private(set) var view: ArenaView
-    private var chunkCapacity = 64
+    private var chunkCapacity = 4
     private var chunkCount = 0
-    /// Next free granule, and the first one behind the region it lies in.
-    private var top = 0
-    private var regionEnd = 0
-    /// The regions as they were allocated, to be freed.
-    private var regions: [UnsafeMutableRawPointer] = unsafe []
+    /// The open chunk: next free byte, its reference, and where the chunk starts and ends.
+    private var top: UnsafeMutableRawPointer
+    private var end: UnsafeMutableRawPointer
+    private var start: UnsafeMutableRawPointer
+    private var topReference: UInt32 = 0
+    /// Of the chunks before the open one, whole.
+    private var closedBytes = 0
+    /// What was taken from the pool.
+    private(set) var heldBytes = 0
+    private let chunkBytesLimit: Int
+    /// The blocks as they were taken, to be given back.
+    private var blocks: [(base: UInt, bytes: Int)] = []
 
-    /// Chunks are a sixteenth of the budget within bounds, so that a small memtable does not hold a large one's memory.
-    init(budgetBytes: Int) {
-        let wanted = min(max(budgetBytes / 16, Arena.chunkBytesMin), Arena.chunkBytesMax)
-        var shift: UInt32 = 0
-        while (Arena.granuleBytes << Int(shift)) < wanted { shift += 1 }
-        view = unsafe ArenaView(chunks: .allocate(capacity: chunkCapacity), chunkShift: shift)
-        addRegion(byteCount: Arena.granuleBytes)
-        // Reference 0 means "none".
-        top = 1
+    /// Takes no memory from the pool before the first allocation.
+    /// - Parameter budgetBytes: chunks are at most about a sixteenth of it, so that a small budget is kept closely.
+    init(budgetBytes: Int, pool: MemoryPool) {
+        self.pool = pool
+        var limit = Arena.chunkBytesMin
+        while limit < budgetBytes / 16 && limit < Arena.chunkBytesMax { limit *= 2 }
+        chunkBytesLimit = limit
+        let chunks = UnsafeMutablePointer<UnsafeMutableRawPointer>.allocate(capacity: chunkCapacity)
+        view = unsafe ArenaView(chunks: chunks)
+        // An empty chunk, so that the first allocation opens one.
+        unsafe start = UnsafeMutableRawPointer(chunks)
+        unsafe top = unsafe start
+        unsafe end = unsafe start
     }
 
     deinit {
-        for index in unsafe 0..<regions.count { unsafe regions[index].deallocate() }
+        for block in blocks {
+            if let base = unsafe UnsafeMutableRawPointer(bitPattern: block.base) {
+                unsafe pool.giveBack(base, block.bytes)
+            }
+        }
         unsafe view.chunks.deallocate()
     }
 
-    /// Bytes taken so far, the unused ends of full chunks included.
-    var byteCount: Int { top * Arena.granuleBytes }
+    /// Bytes taken so far, the unused ends of closed chunks included.
+    var byteCount: Int { unsafe closedBytes + (top - start) }
 
     @inline(__always)
     func address(_ reference: UInt32) -> UnsafeMutableRawPointer { unsafe view.address(reference) }
 
-    /// A reference to `byteCount` bytes, aligned to 8, not cleared.
+    /// `byteCount` bytes, aligned to 8, not cleared, and the reference to them, which is never 0.
     @inline(__always)
-    mutating func allocate(_ byteCount: Int) -> UInt32 {
-        let granules = (byteCount &+ Arena.granuleBytes &- 1) / Arena.granuleBytes
-        if top &+ granules > regionEnd { addRegion(byteCount: byteCount) }
-        let reference = UInt32(truncatingIfNeeded: top)
-        top &+= granules
-        return reference
+    mutating func allocate(_ byteCount: Int) -> (reference: UInt32, address: UnsafeMutableRawPointer) {
+        let size = (byteCount &+ Arena.granuleBytes &- 1) & ~(Arena.granuleBytes &- 1)
+        if unsafe end - top < size { openChunk(toHold: size) }
+        let found = unsafe (topReference, top)
+        unsafe top += size
+        topReference &+= UInt32(truncatingIfNeeded: size / Arena.granuleBytes)
+        return unsafe found
     }
 
     @inline(never)
-    private mutating func addRegion(byteCount: Int) {
-        let chunkGranules = 1 << Int(view.chunkShift)
-        let chunkBytes = chunkGranules * Arena.granuleBytes
-        let needed = (byteCount + chunkBytes - 1) / chunkBytes
-        invariant((chunkCount + needed) * chunkGranules <= Arena.granulesMax, "a memtable outgrew 16 GiB")
-        if chunkCount + needed > chunkCapacity { growTable(toHold: chunkCount + needed) }
-        let region = UnsafeMutableRawPointer.allocate(byteCount: needed * chunkBytes, alignment: 64)
-        unsafe regions.append(region)
-        top = chunkCount * chunkGranules
-        for index in 0..<needed {
-            unsafe (view.chunks + chunkCount).initialize(to: region + index * chunkBytes)
+    private mutating func openChunk(toHold size: Int) {
+        // Reference 0 means "none": nothing lies at the very front of the first chunk.
+        let skipped = chunkCount == 0 ? Arena.granuleBytes : 0
+        var bytes = min(max(heldBytes, Arena.chunkBytesMin), chunkBytesLimit)
+        while bytes < size + skipped && bytes < Arena.chunkBytesMax { bytes *= 2 }
+        if bytes < size + skipped { bytes = size + skipped }
+        bytes = MemoryPool.blockBytes(for: bytes)
+        let numbers = (bytes + Arena.chunkBytesMax - 1) / Arena.chunkBytesMax
+        invariant(
+            (chunkCount + numbers) << Int(Arena.chunkShift) <= Arena.granulesMax, "a memtable outgrew 16 GiB")
+        if chunkCount + numbers > chunkCapacity { growTable(toHold: chunkCount + numbers) }
+        unsafe closedBytes += end - start
+        let block = unsafe pool.take(bytes)
+        blocks.append((UInt(bitPattern: block), bytes))
+        heldBytes += bytes
+        topReference = UInt32((chunkCount << Int(Arena.chunkShift)) + skipped / Arena.granuleBytes)
+        for index in 0..<numbers {
+            unsafe (view.chunks + chunkCount).initialize(to: block + index * Arena.chunkBytesMax)
             chunkCount += 1
         }
-        regionEnd = chunkCount * chunkGranules
+        unsafe start = unsafe block
+        unsafe top = unsafe block + skipped
+        unsafe end = unsafe block + bytes
     }
 
     private mutating func growTable(toHold count: Int) {
@@ -88,7 +117,7 @@ internal import CisternPrimitives
         let larger = UnsafeMutablePointer<UnsafeMutableRawPointer>.allocate(capacity: capacity)
         unsafe larger.initialize(from: view.chunks, count: chunkCount)
         unsafe view.chunks.deallocate()
-        view = unsafe ArenaView(chunks: larger, chunkShift: view.chunkShift)
+        view = unsafe ArenaView(chunks: larger)
         chunkCapacity = capacity
     }
 }

@@ -1,87 +1,169 @@
 // The newest entries of a tree, one per key, in memory. Where a write lands after the log, where a read looks first, and what
 // a flush turns into a table.
 //
+//   key of a point state (`PointStates`) ─► hash index ─┐
+//   any other key                        ─► radix tree ─┴─► entries in one arena
+//
 // Threads: while active, the tree's owner reads and writes it alone. After `seal()` nothing changes any more and any thread
-// may read; the hand-over to the other thread must order the two (a queue or a lock does).
+// may read; the hand-over to the other thread must order the two (a queue or a lock does). The sorted list of point entries is
+// made on demand, by whoever needs it first, under a lock.
 
 package import CisternPrimitives
+internal import Synchronization
+
+/// How the memtables of a tree are made.
+struct MemtableSource: Sendable {
+    let budgetBytes: Int
+    let pool: MemoryPool
+    var pointStates: PointStates
+
+    func make() -> Memtable { Memtable(budgetBytes: budgetBytes, pool: pool, pointStates: pointStates) }
+}
 
 // Unchecked: the rule above. The owner writes only before `seal()`, which `apply` enforces.
 package final class Memtable: @unchecked Sendable {
     /// A list's value that outgrows its slot moves to one with this share of spare room, in percent of its size, so that a
     /// long run of appends copies each byte a bounded number of times.
     private static let growthPercent = 50
+    /// Entries of a batch whose cache misses overlap.
+    private static let groupCount = 16
 
-    @exclusivity(unchecked) private var tree: RadixTree
+    private struct Sorted {
+        let entries: SortedEntries
+        let change: Int
+    }
+
+    private let pool: MemoryPool
+    @exclusivity(unchecked) private var arena: Arena
+    @exclusivity(unchecked) private var tree = RadixTree()
+    @exclusivity(unchecked) private var points = HashIndex()
+    /// Which keys the hash index takes.
+    private var states: PointStates
+    /// Set when a point entry had to go to the radix tree, because the hash index refused its key.
+    private var hasOverflowed = false
+    /// Counts what makes a sorted list of point entries stale.
+    private var pointChange = 0
+    private let sorted = Mutex<Sorted?>(nil)
     private var isSealed = false
     package let budgetBytes: Int
 
-    package init(budgetBytes: Int) {
+    package init(budgetBytes: Int, pool: MemoryPool, pointStates: PointStates = PointStates()) {
         self.budgetBytes = budgetBytes
-        unsafe tree = RadixTree(budgetBytes: budgetBytes)
+        self.pool = pool
+        states = pointStates
+        unsafe arena = Arena(budgetBytes: budgetBytes, pool: pool)
     }
 
     /// Memory used, replaced values included.
-    package var byteCount: Int { unsafe tree.arena.byteCount }
-    package var entryCount: Int { unsafe tree.entryCount }
-    package var isEmpty: Bool { unsafe tree.entryCount == 0 }
+    package var byteCount: Int { unsafe arena.byteCount }
+    /// Memory taken from the pool.
+    package var heldBytes: Int { unsafe arena.heldBytes }
+    package var entryCount: Int { unsafe tree.entryCount + points.count }
+    package var isEmpty: Bool { entryCount == 0 }
     package var isFull: Bool { byteCount >= budgetBytes }
+
+    // MARK: Writing
 
     /// Puts and deletes replace what is there. An append lengthens a put or an append, turns a delete into a put, and stays
     /// an append on a key that is not here, because older sources may hold its base. The newest expiry counts.
     package func apply(_ entry: EntryView) {
         invariant(!isSealed, "a sealed memtable is written to")
-        let slot = unsafe tree.slot(for: entry.key)
-        let reference = unsafe slot.load(as: UInt32.self)
-        if reference == 0 {
-            unsafe insert(entry, in: slot)
+        if unsafe states.contains(entry.key) {
+            unsafe applyPoint(entry, hash: Hash64.hash(entry.key))
         } else {
-            unsafe update(MemtableEntry(tree.arena.address(reference & ~radixEntryBit)), with: entry, in: slot)
+            applyOrdered(entry)
         }
     }
 
-    /// The entry of `key`, expiry not judged; valid until the next `apply`.
-    package func get(_ key: UnsafeRawBufferPointer) -> EntryView? { unsafe tree.find(key)?.view }
-
-    /// Not positioned yet. While the memtable is active the cursor ends with the next `apply`.
-    package func cursor() -> MemtableCursor { MemtableCursor(self) }
-
-    /// From here on the memtable does not change.
-    package func seal() { isSealed = true }
-
-    var root: UInt32 { unsafe tree.root }
-    var arenaView: ArenaView { unsafe tree.arena.view }
-
-    private func insert(_ entry: EntryView, in slot: UnsafeMutableRawPointer) {
-        let value = unsafe storedValue(entry)
-        let stored = unsafe tree.makeEntry(entry.key, valueCapacity: value.count, in: slot)
-        unsafe write(entry.kind, storedExpiry(entry), value, to: stored)
+    /// Applies the entries in their order.
+    package func apply(_ batch: EntryColumns) {
+        invariant(!isSealed, "a sealed memtable is written to")
+        let columns = ColumnReader(batch)
+        var start = 0
+        while start < batch.count {
+            let count = min(Memtable.groupCount, batch.count &- start)
+            applyGroup(columns, start, count)
+            start &+= count
+        }
     }
 
-    private func update(_ stored: MemtableEntry, with entry: EntryView, in slot: UnsafeMutableRawPointer) {
+    private func applyGroup(_ columns: ColumnReader, _ start: Int, _ count: Int) {
+        var hashes = InlineArray<16, UInt64>(repeating: 0)
+        var pointMask = 0
+        for index in 0..<count {
+            let key = unsafe columns.key(start &+ index)
+            if unsafe states.contains(key) {
+                pointMask |= 1 &<< index
+                hashes[index] = unsafe Hash64.hash(key)
+                unsafe points.prefetch(HashIndex.tag(ofHash: hashes[index]))
+            }
+        }
+        if count > 1 && pointMask != 0 {
+            for index in 0..<count where pointMask & (1 &<< index) != 0 {
+                unsafe points.prefetchEntry(HashIndex.tag(ofHash: hashes[index]), in: arena.view)
+            }
+        }
+        for index in 0..<count {
+            let entry = columns.entry(start &+ index)
+            if pointMask & (1 &<< index) != 0 {
+                applyPoint(entry, hash: hashes[index])
+            } else {
+                applyOrdered(entry)
+            }
+        }
+    }
+
+    /// Where an entry's reference is kept.
+    @safe private enum Place {
+        case ordered(UnsafeMutableRawPointer)
+        case point(UnsafeMutableRawPointer, tag: UInt32)
+    }
+
+    private func applyOrdered(_ entry: EntryView) {
+        let slot = unsafe tree.slot(for: entry.key, in: &arena)
+        let reference = unsafe slot.load(as: UInt32.self)
+        unsafe apply(entry, over: reference & ~radixEntryBit, at: .ordered(slot))
+    }
+
+    @inline(__always)
+    private func applyPoint(_ entry: EntryView, hash: UInt64) {
+        let tag = HashIndex.tag(ofHash: hash)
+        if hasOverflowed, unsafe tree.find(entry.key, in: arena.view) != nil { return applyOrdered(entry) }
+        guard let slot = unsafe points.slot(for: entry.key, tag: tag, in: &arena) else {
+            hasOverflowed = true
+            return applyOrdered(entry)
+        }
+        let reference = unsafe UInt32(truncatingIfNeeded: slot.load(as: UInt64.self))
+        unsafe apply(entry, over: reference, at: .point(slot, tag: tag))
+    }
+
+    @inline(__always)
+    private func apply(_ entry: EntryView, over reference: UInt32, at place: Place) {
         let value = unsafe storedValue(entry)
+        if reference == 0 {
+            let stored = unsafe makeEntry(entry.key, valueCapacity: value.count, at: place)
+            return unsafe write(entry.kind, storedExpiry(entry), value, to: stored)
+        }
+        let stored = unsafe MemtableEntry(arena.address(reference))
         if entry.kind == .append && stored.kind != .delete {
-            unsafe append(value, expiry: entry.expiry, to: stored, in: slot)
-            return
+            return unsafe append(value, expiry: entry.expiry, to: stored, at: place)
         }
         let kind: EntryKind = entry.kind == .append ? .put : entry.kind
-        if value.count <= stored.valueCapacity {
-            unsafe write(kind, storedExpiry(entry), value, to: stored)
-        } else {
-            unsafe write(
-                kind, storedExpiry(entry), value, to: tree.makeEntry(stored.key, valueCapacity: value.count, in: slot))
-        }
+        let target =
+            unsafe value.count <= stored.valueCapacity
+            ? stored : makeEntry(stored.key, valueCapacity: value.count, at: place)
+        unsafe write(kind, storedExpiry(entry), value, to: target)
     }
 
     private func append(
-        _ value: UnsafeRawBufferPointer, expiry: Expiry, to stored: MemtableEntry, in slot: UnsafeMutableRawPointer
+        _ value: UnsafeRawBufferPointer, expiry: Expiry, to stored: MemtableEntry, at place: Place
     ) {
         let size = stored.valueCount
         let newSize = size + value.count
         var target = stored
         if newSize > stored.valueCapacity {
             let capacity = newSize + newSize / 100 * Memtable.growthPercent
-            target = unsafe tree.makeEntry(stored.key, valueCapacity: capacity, in: slot)
+            target = unsafe makeEntry(stored.key, valueCapacity: capacity, at: place)
             target.kind = stored.kind
             unsafe target.writeValue(stored.value, at: 0)
         }
@@ -90,11 +172,117 @@ package final class Memtable: @unchecked Sendable {
     }
 
     @inline(__always)
+    private func makeEntry(_ key: UnsafeRawBufferPointer, valueCapacity: Int, at place: Place) -> MemtableEntry {
+        switch place {
+        case .ordered(let slot):
+            return unsafe tree.makeEntry(key, valueCapacity: valueCapacity, in: slot, of: &arena)
+        case .point(let slot, let tag):
+            let (reference, entry) = unsafe MemtableEntry.make(key, valueCapacity: valueCapacity, in: &arena)
+            unsafe points.fill(slot, reference, tag: tag)
+            pointChange &+= 1
+            return entry
+        }
+    }
+
+    @inline(__always)
     private func write(_ kind: EntryKind, _ expiry: Expiry, _ value: UnsafeRawBufferPointer, to target: MemtableEntry) {
         target.kind = kind
         target.expiry = expiry
         unsafe target.writeValue(value, at: 0)
     }
+
+    /// From here on the memtable does not change.
+    package func seal() { isSealed = true }
+
+    /// Takes another set of point states, as long as no entry would be in the wrong place.
+    /// - Returns: false when nothing was changed.
+    package func adopt(_ pointStates: PointStates) -> Bool {
+        if pointStates == states || isEmpty {
+            states = pointStates
+            return true
+        }
+        let known = Set(states.ids)
+        let wanted = Set(pointStates.ids)
+        guard known.isSubset(of: wanted), wanted.subtracting(known).allSatisfy({ !holdsOrdered($0) }) else {
+            return false
+        }
+        states = pointStates
+        return true
+    }
+
+    /// True when the radix tree has a key of the state. Two steps for each key group that is there.
+    private func holdsOrdered(_ state: UInt16) -> Bool {
+        let cursor = MemtableCursor(self, .ordered)
+        var group: UInt16 = 0
+        while true {
+            let start = [UInt8(group >> 8), UInt8(group & 0xFF), UInt8(state >> 8), UInt8(state & 0xFF)]
+            guard unsafe start.withUnsafeBytes({ unsafe cursor.seek(to: $0) }) else { return false }
+            let key = unsafe cursor.entry.key
+            if unsafe key.count >= start.count
+                && UInt16(bigEndian: key.loadUnaligned(fromByteOffset: 2, as: UInt16.self)) == state
+            {
+                return true
+            }
+            let found = unsafe key.count >= keyGroupBytes ? keyGroup(of: key) : 0
+            // A key of the group itself is behind the state; one of a later group may be before it.
+            guard max(found, group) < .max else { return false }
+            group = found > group ? found : group + 1
+        }
+    }
+
+    // MARK: Reading
+
+    /// The entry of `key`, expiry not judged; valid until the next `apply`.
+    package func get(_ key: UnsafeRawBufferPointer) -> EntryView? { unsafe get(key, hash: Hash64.hash(key)) }
+
+    /// - Parameter hash: `Hash64` of the key.
+    @inline(__always)
+    func get(_ key: UnsafeRawBufferPointer, hash: UInt64) -> EntryView? {
+        if unsafe states.contains(key) {
+            let tag = HashIndex.tag(ofHash: hash)
+            if let found = unsafe points.find(key, tag: tag, in: arena.view) { return found.view }
+            if !hasOverflowed { return nil }
+        }
+        return unsafe tree.find(key, in: arena.view)?.view
+    }
+
+    /// Not positioned yet. While the memtable is active the cursor ends with the next `apply`.
+    package func cursor() -> MemtableCursor { MemtableCursor(self, .all) }
+
+    /// A cursor that is asked for keys from `start` on and before `end` (empty: no end) only. Where that is within one state
+    /// of one key group it costs nothing that the other states do not have to be sorted.
+    package func cursor(from start: [UInt8], to end: [UInt8]) -> MemtableCursor {
+        guard let state = onlyState(from: start, to: end), !hasOverflowed else { return cursor() }
+        return MemtableCursor(self, states.contains(state: state) ? .points : .ordered)
+    }
+
+    var root: UInt32 { unsafe tree.root }
+    var arenaView: ArenaView { unsafe arena.view }
+    var pointCount: Int { unsafe points.count }
+
+    /// The point entries in key order; sorted when there is none yet, or when it is stale.
+    func sortedPoints() -> SortedEntries {
+        sorted.withLock { sorted in
+            if let known = sorted, known.change == pointChange { return known.entries }
+            // The old list's memory may serve the new one.
+            sorted = nil
+            let entries = unsafe SortedEntries(count: points.count, view: arena.view, pool: pool) {
+                unsafe points.collect(into: $0)
+            }
+            sorted = Sorted(entries: entries, change: pointChange)
+            return entries
+        }
+    }
+}
+
+/// The state that every key of a range is of, when the range is within one state of one key group.
+private func onlyState(from start: [UInt8], to end: [UInt8]) -> UInt16? {
+    let prefixBytes = EngineLimits.keyBytesMin
+    guard start.count >= prefixBytes, end.count >= prefixBytes else { return nil }
+    func prefix(_ key: [UInt8]) -> UInt32 { key[..<prefixBytes].reduce(0) { $0 << 8 | UInt32($1) } }
+    let first = prefix(start)
+    let isBeforeNext = end.count == prefixBytes && prefix(end) == first &+ 1
+    return prefix(end) == first || isBeforeNext ? UInt16(truncatingIfNeeded: first) : nil
 }
 
 /// A delete has neither value nor expiry, whatever its sender wrote into the columns.

@@ -46,6 +46,20 @@ internal import CisternPrimitives
         return unsafe bytesAreEqual(keyBase, otherBase, count: keyCount)
     }
 
+    /// A new entry with room for at least `valueCapacity` bytes; kind, expiry and value are the caller's to write.
+    @inline(__always)
+    static func make(_ key: UnsafeRawBufferPointer, valueCapacity: Int, in arena: inout Arena) -> (
+        UInt32, MemtableEntry
+    ) {
+        let size = headerBytes &+ key.count &+ valueCapacity
+        let (reference, address) = unsafe arena.allocate(size)
+        // The allocation is rounded up: what is left over belongs to the value.
+        let slack = (0 &- size) & (Arena.granuleBytes &- 1)
+        let entry = unsafe MemtableEntry(address)
+        unsafe entry.initialize(key: key, valueCapacity: valueCapacity &+ slack)
+        return (reference, entry)
+    }
+
     /// Writes a whole entry into fresh memory of `headerBytes + key + capacity` bytes.
     @inline(__always)
     func initialize(key: UnsafeRawBufferPointer, valueCapacity: Int) {

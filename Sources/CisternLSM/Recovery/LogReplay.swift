@@ -21,6 +21,8 @@ struct RecoveredLog: Sendable {
     /// Oldest first.
     var sealed: [SealedMemtable] = []
     var active: Memtable
+    /// What the memtables were made with.
+    var pointStates: PointStates
     var progress: WriteProgress
     /// `active` holds what the manifest refers to in logs of other trees.
     var activeHoldsForeignLogs = false
@@ -40,7 +42,7 @@ struct LogReplay {
     let root: String
     let tree: TreeID
     let state: TreeState
-    let memtableBytes: Int
+    let memtables: MemtableSource
     /// A memtable is sealed when the segments it came from are this long.
     let logBytes: Int
     /// nil to look only: nothing on disk is changed.
@@ -51,9 +53,10 @@ struct LogReplay {
 
     func run() throws(EngineError) -> RecoveredLog {
         // What other trees wrote before this one was made comes first.
-        let foreign = LogRestore(logs: state.logs, root: root, memtableBytes: memtableBytes, fileSystem: fileSystem)
+        let foreign = LogRestore(logs: state.logs, root: root, memtables: memtables, fileSystem: fileSystem)
         var recovered = RecoveredLog(
-            active: try foreign.run(), progress: state.flushed, nextSegment: state.firstSegment)
+            active: try foreign.run(), pointStates: memtables.pointStates, progress: state.flushed,
+            nextSegment: state.firstSegment)
         recovered.activeHoldsForeignLogs = !state.logs.isEmpty
         let segments = try neededSegments()
         for (index, segment) in segments.enumerated() {
@@ -95,7 +98,7 @@ struct LogReplay {
         let end = unsafe try reader.read(contents.bytes, durableBytes: durableBytes) {
             record, offset throws(EngineError) in
             try advance(&progress, with: record, path: reader.path, offset: offset)
-            for index in 0..<record.columns.count { memtable.apply(record.columns[index]) }
+            memtable.apply(record.columns)
         }
         recovered.progress = progress
         recovered.records += end.records
@@ -143,7 +146,7 @@ struct LogReplay {
                 memtable: recovered.active, progress: recovered.progress, nextSegment: recovered.nextSegment,
                 holdsForeignLogs: recovered.activeHoldsForeignLogs))
         recovered.activeHoldsForeignLogs = false
-        recovered.active = Memtable(budgetBytes: memtableBytes)
+        recovered.active = memtables.make()
         recovered.unsealedBytes = 0
     }
 

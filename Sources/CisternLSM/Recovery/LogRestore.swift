@@ -12,12 +12,12 @@ internal import CisternPrimitives
 struct LogRestore {
     let logs: [LogReference]
     let root: String
-    let memtableBytes: Int
+    let memtables: MemtableSource
     let fileSystem: any FileSystem
 
     /// Everything in one memtable, whatever its size: for a tree whose making had it in one.
     func run() throws(EngineError) -> Memtable {
-        let memtable = Memtable(budgetBytes: memtableBytes)
+        let memtable = memtables.make()
         for log in logs {
             try replay(log) { record throws(EngineError) in apply(record, log.window, to: memtable) }
         }
@@ -26,13 +26,13 @@ struct LogRestore {
 
     /// In as many memtables as it takes. All but the last have been given to `spill`, oldest first.
     func run(spill: (Memtable) throws(EngineError) -> Void) throws(EngineError) -> Memtable {
-        var memtable = Memtable(budgetBytes: memtableBytes)
+        var memtable = memtables.make()
         for log in logs {
             try replay(log) { record throws(EngineError) in
                 if memtable.isFull {
                     memtable.seal()
                     try spill(memtable)
-                    memtable = Memtable(budgetBytes: memtableBytes)
+                    memtable = memtables.make()
                 }
                 apply(record, log.window, to: memtable)
             }

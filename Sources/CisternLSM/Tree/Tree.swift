@@ -56,6 +56,8 @@ package final class Tree: @unchecked Sendable {
     // Data, newest to oldest: active, sealed (oldest first), version.
     var active: Memtable
     var sealed: [SealedMemtable]
+    /// States that the next memtable keeps in its hash index.
+    private(set) var pointStates: PointStates
     var state: TreeState
     var version: Version
     /// Keeps the segments of `state.logs` until what they hold is in table files.
@@ -123,6 +125,7 @@ package final class Tree: @unchecked Sendable {
         durableSequence = lastSequence
         watermark = recovered.progress.watermark
         active = recovered.active
+        pointStates = recovered.pointStates
         sealed = recovered.sealed
         segment = recovered.nextSegment
         unsealedLogBytes = recovered.unsealedBytes
@@ -172,7 +175,7 @@ package final class Tree: @unchecked Sendable {
             return .busy(reason: reason, retryMilliseconds: options.busyRetryMilliseconds)
         }
         try check(batch)
-        for index in 0..<batch.count { active.apply(batch[index]) }
+        active.apply(batch)
         lastSequence = sequence
         self.watermark = max(self.watermark, watermark)
         counters.batches += 1
@@ -231,26 +234,34 @@ package final class Tree: @unchecked Sendable {
                 detail: unsafe "a batch of \(batch.keys.count + batch.values.count) bytes; at most "
                     + "\(EngineLimits.batchBytesMax)")
         }
+        let columns = ColumnReader(batch)
+        let (first, last) = (identity.keyGroups.first, identity.keyGroups.last)
         for index in 0..<batch.count {
-            let entry = batch[index]
-            let keyBytes = unsafe entry.key.count
-            guard keyBytes >= EngineLimits.keyBytesMin, keyBytes <= EngineLimits.keyBytesMax else {
-                throw .invalidEntry(
-                    detail: "entry \(index) has a key of \(keyBytes) bytes; expected \(EngineLimits.keyBytesMin) to "
-                        + "\(EngineLimits.keyBytesMax)")
-            }
-            guard unsafe entry.value.count <= EngineLimits.valueBytesMax else {
-                throw .invalidEntry(
-                    detail: unsafe "entry \(index) has a value of \(entry.value.count) bytes; at most "
-                        + "\(EngineLimits.valueBytesMax)")
-            }
-            let group = unsafe keyGroup(of: entry.key)
-            guard identity.keyGroups.contains(group) else {
-                throw .invalidEntry(
-                    detail: "entry \(index) is of key group \(group), outside the tree's \(identity.keyGroups)")
-            }
+            let key = unsafe columns.key(index)
+            guard key.count >= EngineLimits.keyBytesMin, key.count <= EngineLimits.keyBytesMax,
+                unsafe columns.value(index).count <= EngineLimits.valueBytesMax,
+                case let group = unsafe keyGroup(of: key), first <= group, group <= last
+            else { throw refusal(of: columns.entry(index), number: index) }
         }
         try checkFoldedValues(batch)
+    }
+
+    @inline(never)
+    private func refusal(of entry: EntryView, number: Int) -> EngineError {
+        let keyBytes = unsafe entry.key.count
+        if keyBytes < EngineLimits.keyBytesMin || keyBytes > EngineLimits.keyBytesMax {
+            return .invalidEntry(
+                detail: "entry \(number) has a key of \(keyBytes) bytes; expected \(EngineLimits.keyBytesMin) to "
+                    + "\(EngineLimits.keyBytesMax)")
+        }
+        let valueBytes = unsafe entry.value.count
+        if valueBytes > EngineLimits.valueBytesMax {
+            return .invalidEntry(
+                detail: "entry \(number) has a value of \(valueBytes) bytes; at most \(EngineLimits.valueBytesMax)")
+        }
+        return .invalidEntry(
+            detail: "entry \(number) is of key group \(unsafe keyGroup(of: entry.key)), outside the tree's "
+                + "\(identity.keyGroups)")
     }
 
     // MARK: Sessions
@@ -295,6 +306,13 @@ package final class Tree: @unchecked Sendable {
         mailbox.post { completion($0) }
     }
 
+    /// Tells which states are only looked up by their whole key. It decides how memtables keep their entries and nothing else:
+    /// scans over them go on working. Counts from the next memtable on, or at once where no entry is in the way.
+    package func declare(pointStates: PointStates) {
+        self.pointStates = pointStates
+        _ = active.adopt(pointStates)
+    }
+
     // MARK: Sealing
 
     /// Ends the active memtable and its log segment.
@@ -305,7 +323,7 @@ package final class Tree: @unchecked Sendable {
                 memtable: active, progress: progress, nextSegment: segment + 1,
                 holdsForeignLogs: activeHoldsForeignLogs))
         activeHoldsForeignLogs = false
-        active = Memtable(budgetBytes: options.memtableBytes)
+        active = engine.memtables(pointStates).make()
         segment += 1
         unsealedLogBytes = 0
     }

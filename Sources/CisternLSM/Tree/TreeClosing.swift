@@ -57,7 +57,7 @@ extension Tree {
     private func letGo() {
         sealed = []
         foreignLogs = nil
-        active = Memtable(budgetBytes: EngineOptions.memtableBytesRange.lowerBound)
+        active = Memtable(budgetBytes: EngineOptions.memtableBytesRange.lowerBound, pool: engine.memoryPool)
         version = Version(
             TreeState(identity: identity, epoch: epoch, writer: writer), tables: engine.tables)
     }

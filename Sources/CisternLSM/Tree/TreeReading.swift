@@ -30,13 +30,13 @@ extension Tree {
     }
 
     private func collect(_ key: UnsafeRawBufferPointer, into result: inout LookupResult) throws(EngineError) {
-        if let entry = unsafe active.get(key), result.add(entry) { return }
+        let hash = unsafe Hash64.hash(key)
+        if let entry = unsafe active.get(key, hash: hash), result.add(entry) { return }
         for index in stride(from: sealed.count - 1, through: 0, by: -1) {
-            if let entry = unsafe sealed[index].memtable.get(key), result.add(entry) { return }
+            if let entry = unsafe sealed[index].memtable.get(key, hash: hash), result.add(entry) { return }
         }
         let version = self.version
         if version.fileCount == 0 { return }
-        let hash = unsafe Hash64.hash(key)
         cacheReader.enter()
         defer { cacheReader.leave() }
         unsafe try version.get(key, hash: hash, reader: cacheReader, into: &result)
@@ -80,8 +80,8 @@ extension Tree {
     }
 
     private func scanSources(from start: [UInt8], to end: [UInt8]) throws(EngineError) -> [EntryCursor] {
-        var sources: [EntryCursor] = [.memtable(active.cursor())]
-        for memtable in sealed.reversed() { sources.append(.memtable(memtable.memtable.cursor())) }
+        var sources: [EntryCursor] = [.memtable(active.cursor(from: start, to: end))]
+        for memtable in sealed.reversed() { sources.append(.memtable(memtable.memtable.cursor(from: start, to: end))) }
         for file in version.levels[0] where isInside(file, start, end) {
             sources.append(.level(LevelCursor([try window(file)], reader: cacheReader)))
         }

@@ -1,0 +1,219 @@
+// The memory of memtables and of the scratch of their flushes, engine-wide: taken from the system once, touched once, used
+// again and again. The first touch of a page costs as much as everything else a put does (docs/decisions/0020).
+//
+//   below 64 KB      the C allocator: small trees stay small
+//   64 KB … 1 MB     powers of two, cut from slabs of 2 MB
+//   from 2 MB        runs of whole slabs, side by side, with huge pages asked for
+//
+// What is given back stays warm up to `retainedBytesMax`; beyond that its pages go back to the system and its address range is
+// kept.
+//
+// Threads: any; one mutex, held for the search only. A block belongs to whoever took it.
+
+internal import Glibc
+internal import Synchronization
+
+package final class MemoryPool: Sendable {
+    package static let slabBytes = 2 << 20
+    /// The smallest piece a slab is cut into.
+    static let unitBytes = 64 << 10
+    private static let unitsASlab = slabBytes / unitBytes
+    /// Address space is reserved in pieces of this size. It costs nothing before it is touched.
+    private static let extentBytes = 64 << 20
+
+    /// Slabs side by side.
+    private struct Run {
+        var start: UInt
+        var bytes: Int
+        /// Its pages are the system's until they are touched again.
+        let isCold: Bool
+
+        var end: UInt { start + UInt(bytes) }
+    }
+
+    /// A slab that is handed out in units; a set bit is a free unit.
+    private struct CutSlab {
+        let start: UInt
+        var free: UInt32
+    }
+
+    private struct State {
+        var extents: [Run] = []
+        var runs: [Run] = []
+        var cut: [CutSlab] = []
+        /// Warm bytes that nobody has.
+        var retainedBytes = 0
+        /// Bytes handed out, those of the C allocator included.
+        var usedBytes = 0
+    }
+
+    private let retainedBytesMax: Int
+    private let state = Mutex(State())
+
+    /// - Parameter retainedBytesMax: free memory beyond it goes back to the system.
+    package init(retainedBytesMax: Int = 256 << 20) { self.retainedBytesMax = retainedBytesMax }
+
+    deinit {
+        let extents = state.withLock { $0.extents }
+        for extent in extents { unsafe munmap(UnsafeMutableRawPointer(bitPattern: extent.start), extent.bytes) }
+    }
+
+    /// Warm bytes that nobody uses.
+    package var retainedBytes: Int { state.withLock { $0.retainedBytes } }
+    package var usedBytes: Int { state.withLock { $0.usedBytes } }
+
+    /// The size of the block that a request gets.
+    static func blockBytes(for byteCount: Int) -> Int {
+        if byteCount >= slabBytes / 2 + 1 { return (byteCount + slabBytes - 1) / slabBytes * slabBytes }
+        if byteCount <= unitBytes / 2 { return max(byteCount, 16) }
+        var size = unitBytes
+        while size < byteCount { size *= 2 }
+        return size
+    }
+
+    /// A block of `blockBytes(for: byteCount)` bytes, aligned to 16, not cleared.
+    func take(_ byteCount: Int) -> UnsafeMutableRawPointer {
+        let size = MemoryPool.blockBytes(for: byteCount)
+        if size < MemoryPool.unitBytes {
+            state.withLock { $0.usedBytes += size }
+            return UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 16)
+        }
+        let (start, isUntouched) = state.withLock { state in
+            state.usedBytes += size
+            return size < MemoryPool.slabBytes ? takeUnits(size, &state) : takeRun(size, &state)
+        }
+        guard let block = unsafe UnsafeMutableRawPointer(bitPattern: start) else {
+            preconditionFailure("the memory pool handed out address 0")
+        }
+        // Best effort: without huge pages the memory works, only slower.
+        if isUntouched && size >= MemoryPool.slabBytes { _ = unsafe madvise(block, size, MADV_HUGEPAGE) }
+        return unsafe block
+    }
+
+    /// - Parameter byteCount: what the block was taken with.
+    func giveBack(_ block: UnsafeMutableRawPointer, _ byteCount: Int) {
+        let size = MemoryPool.blockBytes(for: byteCount)
+        if size < MemoryPool.unitBytes {
+            state.withLock { $0.usedBytes -= size }
+            return unsafe block.deallocate()
+        }
+        let start = UInt(bitPattern: block)
+        state.withLock { state in
+            state.usedBytes -= size
+            if size < MemoryPool.slabBytes {
+                giveBackUnits(start, size, &state)
+            } else {
+                retain(Run(start: start, bytes: size, isCold: false), &state)
+            }
+        }
+    }
+
+    // MARK: Slabs
+
+    /// The smallest warm run that is large enough, else a cold one, else new address space.
+    private func takeRun(_ size: Int, _ state: inout State) -> (start: UInt, isUntouched: Bool) {
+        var best: Int?
+        for index in state.runs.indices where state.runs[index].bytes >= size {
+            guard let found = best else {
+                best = index
+                continue
+            }
+            let (run, other) = (state.runs[index], state.runs[found])
+            if run.isCold != other.isCold ? other.isCold : run.bytes < other.bytes { best = index }
+        }
+        guard let best else {
+            reserve(size, &state)
+            return takeRun(size, &state)
+        }
+        let run = state.runs[best]
+        if run.bytes == size {
+            state.runs.swapAt(best, state.runs.count - 1)
+            state.runs.removeLast()
+        } else {
+            state.runs[best].start += UInt(size)
+            state.runs[best].bytes -= size
+        }
+        if !run.isCold { state.retainedBytes -= size }
+        return (run.start, run.isCold)
+    }
+
+    private func reserve(_ size: Int, _ state: inout State) {
+        let bytes = max(size, MemoryPool.extentBytes) + MemoryPool.slabBytes
+        let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE
+        let mapped = unsafe mmap(nil, bytes, PROT_READ | PROT_WRITE, flags, -1, 0)
+        guard let mapped = unsafe mapped, unsafe mapped != MAP_FAILED else {
+            preconditionFailure("\(bytes) bytes of address space could not be had (errno \(errno))")
+        }
+        let start = UInt(bitPattern: mapped)
+        state.extents.append(Run(start: start, bytes: bytes, isCold: true))
+        let slab = UInt(MemoryPool.slabBytes)
+        let aligned = (start + slab - 1) / slab * slab
+        let usable = (start + UInt(bytes) - aligned) / slab * slab
+        state.runs.append(Run(start: aligned, bytes: Int(usable), isCold: true))
+    }
+
+    /// Puts a warm run back, beside its neighbours; pages beyond the bound are given up.
+    private func retain(_ run: Run, _ state: inout State) {
+        if state.retainedBytes + run.bytes > retainedBytesMax,
+            unsafe madvise(UnsafeMutableRawPointer(bitPattern: run.start), run.bytes, MADV_DONTNEED) == 0
+        {
+            return insert(Run(start: run.start, bytes: run.bytes, isCold: true), &state)
+        }
+        state.retainedBytes += run.bytes
+        insert(run, &state)
+    }
+
+    private func insert(_ run: Run, _ state: inout State) {
+        var run = run
+        var index = 0
+        while index < state.runs.count {
+            let other = state.runs[index]
+            if other.isCold == run.isCold && (other.end == run.start || run.end == other.start) {
+                run.start = min(run.start, other.start)
+                run.bytes += other.bytes
+                state.runs.swapAt(index, state.runs.count - 1)
+                state.runs.removeLast()
+            } else {
+                index += 1
+            }
+        }
+        state.runs.append(run)
+    }
+
+    // MARK: Units
+
+    private static func unitMask(_ size: Int) -> UInt32 { UInt32((1 << (size / unitBytes)) - 1) }
+
+    private func takeUnits(_ size: Int, _ state: inout State) -> (start: UInt, isUntouched: Bool) {
+        let mask = MemoryPool.unitMask(size)
+        let step = size / MemoryPool.unitBytes
+        for index in state.cut.indices {
+            for unit in stride(from: 0, to: MemoryPool.unitsASlab, by: step)
+            where state.cut[index].free >> UInt32(unit) & mask == mask {
+                state.cut[index].free &= ~(mask << UInt32(unit))
+                state.retainedBytes -= size
+                return (state.cut[index].start + UInt(unit * MemoryPool.unitBytes), false)
+            }
+        }
+        let (start, _) = takeRun(MemoryPool.slabBytes, &state)
+        state.cut.append(CutSlab(start: start, free: ~mask))
+        state.retainedBytes += MemoryPool.slabBytes - size
+        return (start, false)
+    }
+
+    private func giveBackUnits(_ start: UInt, _ size: Int, _ state: inout State) {
+        let slab = start / UInt(MemoryPool.slabBytes) * UInt(MemoryPool.slabBytes)
+        guard let index = state.cut.firstIndex(where: { $0.start == slab }) else {
+            preconditionFailure("a block is given back to a pool that it is not of")
+        }
+        let unit = UInt32(start - slab) / UInt32(MemoryPool.unitBytes)
+        state.cut[index].free |= MemoryPool.unitMask(size) << unit
+        state.retainedBytes += size
+        if state.cut[index].free == .max {
+            state.cut.swapAt(index, state.cut.count - 1)
+            state.cut.removeLast()
+            state.retainedBytes -= MemoryPool.slabBytes
+            retain(Run(start: slab, bytes: MemoryPool.slabBytes, isCold: false), &state)
+        }
+    }
+}

@@ -4,19 +4,22 @@ internal import CisternLSM
 internal import CisternPrimitives
 
 extension Engine {
-    func openTree(_ id: TreeID, executor: LoopExecutor) async -> Result<Tree, EngineError> {
+    func openTree(
+        _ id: TreeID, pointStates: PointStates, executor: LoopExecutor
+    ) async -> Result<Tree, EngineError> {
         await withCheckedContinuation { continuation in
-            openTree(id, executor: executor) { continuation.resume(returning: $0) }
+            openTree(id, pointStates: pointStates, executor: executor) { continuation.resume(returning: $0) }
         }
     }
 
     func createTree(
         _ identity: TreeIdentity, epoch: UInt64, writer: String, from snapshots: [SnapshotReference],
-        replacing: [TreeID], executor: LoopExecutor
+        replacing: [TreeID], pointStates: PointStates, executor: LoopExecutor
     ) async -> Result<Tree, EngineError> {
         await withCheckedContinuation { continuation in
             createTree(
-                identity, epoch: epoch, writer: writer, from: snapshots, replacing: replacing, executor: executor
+                identity, epoch: epoch, writer: writer, from: snapshots, replacing: replacing, pointStates: pointStates,
+                executor: executor
             ) { continuation.resume(returning: $0) }
         }
     }

@@ -125,10 +125,10 @@ package final class TreeRegistry: Sendable {
             return .failure(Refusal.mismatch(attempt, with: ranges))
         case .resume(let id):
             return await take(
-                id, request, raisingEpoch: false, store.name, attachment, started: started, attempt: attempt)
+                id, request, raisingEpoch: false, store, attachment, started: started, attempt: attempt)
         case .takeOver(let id):
             return await take(
-                id, request, raisingEpoch: true, store.name, attachment, started: started, attempt: attempt)
+                id, request, raisingEpoch: true, store, attachment, started: started, attempt: attempt)
         case .fresh:
             if let damaged = damage(hiding: request, of: store, attempt: attempt) { return .failure(damaged) }
             return await create(
@@ -192,9 +192,10 @@ package final class TreeRegistry: Sendable {
 
     /// Gives an existing tree to the session.
     private func take(
-        _ id: UInt64, _ request: AttachRequest, raisingEpoch: Bool, _ store: String, _ attachment: Attachment,
+        _ id: UInt64, _ request: AttachRequest, raisingEpoch: Bool, _ catalog: CatalogStore, _ attachment: Attachment,
         started: UInt64, attempt: String
     ) async -> Result<AttachedTree, Refusal> {
+        let store = catalog.name
         await revoke(id, store, by: raisingEpoch ? request.epoch : nil)
         let executor = attachment.session.executor
         let tree: Tree
@@ -205,7 +206,7 @@ package final class TreeRegistry: Sendable {
             }
             update(id, store) { $0.open = OpenTree(tree: tree, executor: executor) }
         } else {
-            switch await engine.openTree(TreeID(id), executor: executor) {
+            switch await engine.openTree(TreeID(id), pointStates: catalog.pointStates, executor: executor) {
             case .failure(let error): return .failure(Refusal(error, attempt: attempt))
             case .success(let opened): tree = opened
             }
@@ -218,7 +219,7 @@ package final class TreeRegistry: Sendable {
             let claim = TreeClaim(id: id, range: request.range, epoch: request.epoch, writer: request.writer)
             update(id, store) { $0.claim = claim }
         }
-        return await install(id, tree, store, request, attachment, resumed: !raisingEpoch, started: started)
+        return await install(id, tree, catalog, request, attachment, resumed: !raisingEpoch, started: started)
     }
 
     /// Makes a tree in place of others. The engine exchanges them in one step, also in the face of a crash.
@@ -234,7 +235,7 @@ package final class TreeRegistry: Sendable {
         let tree: Tree
         switch await engine.createTree(
             identity, epoch: request.epoch, writer: request.writer, from: snapshots,
-            replacing: replacing.map { TreeID($0) }, executor: executor)
+            replacing: replacing.map { TreeID($0) }, pointStates: store.pointStates, executor: executor)
         {
         case .failure(let error): return .failure(Refusal(error, attempt: attempt))
         case .success(let made): tree = made
@@ -243,7 +244,7 @@ package final class TreeRegistry: Sendable {
         let claim = TreeClaim(
             id: tree.id.number, range: request.range, epoch: request.epoch, writer: request.writer)
         insert(Record(claim: claim, open: OpenTree(tree: tree, executor: executor)), store.name)
-        return await install(claim.id, tree, store.name, request, attachment, resumed: false, started: started)
+        return await install(claim.id, tree, store, request, attachment, resumed: false, started: started)
     }
 
     /// A tree that cannot be read may be the one that is asked for; an empty one in its place would be loss without a word.
@@ -258,9 +259,10 @@ package final class TreeRegistry: Sendable {
     }
 
     private func install(
-        _ id: UInt64, _ tree: Tree, _ store: String, _ request: AttachRequest, _ attachment: Attachment, resumed: Bool,
-        started: UInt64
+        _ id: UInt64, _ tree: Tree, _ catalog: CatalogStore, _ request: AttachRequest, _ attachment: Attachment,
+        resumed: Bool, started: UInt64
     ) async -> Result<AttachedTree, Refusal> {
+        let store = catalog.name
         update(id, store) { record in
             record.attachment = attachment
             record.attachCount += 1
@@ -268,6 +270,7 @@ package final class TreeRegistry: Sendable {
         let session = attachment.session
         let time = self.time
         let attached: AttachedTree = await session.executor.run {
+            tree.declare(pointStates: catalog.pointStates)
             session.install(
                 SessionTree(
                     tree: tree, id: id, store: store, range: request.range, epoch: request.epoch,

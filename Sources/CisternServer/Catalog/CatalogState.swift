@@ -2,6 +2,7 @@
 // the server gave them, and its dictionaries. Pure values: every change is a function from one state to the next, which
 // `Catalog` makes durable before anyone sees it.
 
+package import CisternLSM
 internal import CisternPrimitives
 
 /// What a state is. Stored and sent: never renumber. Equals `StateKind` of proto-spec/cistern/control.proto.
@@ -12,6 +13,14 @@ package enum CatalogStateKind: UInt8, Sendable, CaseIterable {
     case reducing = 4
     case aggregating = 5
     case timers = 6
+
+    /// True when entries are only ever looked up by their whole key, so that a memtable need not keep them in order.
+    package var isPoint: Bool {
+        switch self {
+        case .value, .list, .reducing, .aggregating: true
+        case .map, .timers: false
+        }
+    }
 }
 
 package struct CatalogStateEntry: Equatable, Sendable {
@@ -54,6 +63,8 @@ package struct CatalogStore: Equatable, Sendable {
         self.name = name
         self.keyGroupCount = keyGroupCount
     }
+
+    package var pointStates: PointStates { PointStates(states.filter { $0.kind.isPoint }.map(\.id)) }
 }
 
 /// Bounds of everything in the catalog, which is held in memory and written as a whole.

@@ -100,14 +100,23 @@ extension ServerSession {
                 header, Refusal(.badMessage, "\(attempt): kind \(asked.kind.rawValue) is not known to this server"))
         }
         let store = tree.store
-        perform(header) { [core] in
+        perform(header) { [self, core] in
             let result = await core.change(attempt: attempt) { state throws(CatalogRefusal) in
                 try state.register(
                     store: store, state: asked.name, kind: kind, ttlMilliseconds: asked.ttlMilliseconds)
             }
+            if case .success = result, kind.isPoint { await declarePointStates(handle: header.tree) }
             return result.map { entry in
                 ControlMessage.encode(Cistern_V1_RegisterStateReply.with { $0.state = AttachAnswer.descriptor(entry) })
             }
+        }
+    }
+
+    /// Tells the tree of the handle, if the session still has it, what the catalog knows.
+    private func declarePointStates(handle: UInt32) async {
+        await executor.run { [self] in
+            guard let tree = attachedTree(handle), let store = core.catalog.store(named: tree.store) else { return }
+            tree.tree.declare(pointStates: store.pointStates)
         }
     }
 

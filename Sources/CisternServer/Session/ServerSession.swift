@@ -104,11 +104,17 @@ package final class ServerSession: FrameService, @unchecked Sendable {
 
     func markDetached(_ handle: UInt32) { slots[Int(handle) - 1] = .detached }
 
+    @inline(__always)
+    func attachedTree(_ handle: UInt32) -> SessionTree? {
+        let index = Int(handle) - 1
+        if index >= 0, index < slots.count, case .attached(let tree) = slots[index] { return tree }
+        return nil
+    }
+
     /// The tree of a request, or nil when the request was answered with why there is none.
     @inline(__always)
     func tree(of header: FrameHeader) -> SessionTree? {
-        let index = Int(header.tree) - 1
-        if index >= 0, index < slots.count, case .attached(let tree) = slots[index] { return tree }
+        if let tree = attachedTree(header.tree) { return tree }
         refuse(header, noTree(header))
         return nil
     }

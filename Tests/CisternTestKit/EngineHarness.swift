@@ -52,6 +52,20 @@ package final class EngineHarness {
         }
     }
 
+    package func fork(
+        _ identity: TreeIdentity, epoch: UInt64 = 1, writer: String = "w", of source: String, from handles: [String]
+    ) throws -> Tree {
+        try wait { done in
+            engine.forkTree(
+                identity, epoch: epoch, writer: writer, of: source,
+                from: handles.map { SnapshotReference(handle: $0) }, executor: executor, completion: done)
+        }
+    }
+
+    package func openSnapshot(_ handle: String) throws -> SnapshotView {
+        try wait { done in engine.openSnapshot(handle, completion: done) }
+    }
+
     package func open(_ id: TreeID) throws -> Tree {
         try wait { done in engine.openTree(id, pointStates: pointStates, executor: executor, completion: done) }
     }

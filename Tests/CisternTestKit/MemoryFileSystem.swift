@@ -130,6 +130,8 @@ package final class MemoryFileSystem: FileSystem, Sendable {
             let inode = Inode()
             inode.bytes = bytes
             inode.durable = bytes.count
+            $0.used += UInt64(bytes.count)
+            if let replaced = $0.files[path] { $0.used -= UInt64(replaced.bytes.count) }
             $0.files[path] = inode
             $0.durableFiles[path] = inode
         }

@@ -61,6 +61,11 @@ package struct ModelStore: Equatable, Sendable {
     package struct Stored: Equatable, Sendable {
         package var value: [UInt8]
         package var expiry: Expiry
+
+        package init(value: [UInt8], expiry: Expiry) {
+            self.value = value
+            self.expiry = expiry
+        }
     }
 
     package private(set) var entries: [[UInt8]: Stored] = [:]

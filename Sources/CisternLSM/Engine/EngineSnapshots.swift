@@ -110,3 +110,9 @@ extension Engine {
         completion()
     }
 }
+
+extension EngineError {
+    static func unknownSnapshot(_ handle: String) -> EngineError {
+        .unsupported(detail: "snapshot \(handle) is unknown here: it was released, or is of another server")
+    }
+}

@@ -16,6 +16,8 @@ struct TreeRequest: Sendable {
     let identity: TreeIdentity
     let epoch: UInt64
     let writer: String
+    /// The store whose snapshots are meant; another one than the tree's makes the tree a fork.
+    let source: String
     let snapshots: [SnapshotReference]
     let replacing: [TreeID]
     let pointStates: PointStates
@@ -52,9 +54,29 @@ extension Engine {
         completion: @escaping @Sendable (Result<Tree, EngineError>) -> Void
     ) {
         let request = TreeRequest(
-            identity: identity, epoch: epoch, writer: writer, snapshots: snapshots, replacing: replacing,
-            pointStates: pointStates, executor: executor, monotonicNanoseconds: time.monotonicNanoseconds,
+            identity: identity, epoch: epoch, writer: writer, source: identity.store, snapshots: snapshots,
+            replacing: replacing, pointStates: pointStates, executor: executor,
+            monotonicNanoseconds: time.monotonicNanoseconds,
             completion: completion)
+        make(request)
+    }
+
+    /// Makes a tree of one store from snapshots of another: from here on the two go their own ways, and share the files they
+    /// have in common. Else as `createTree`.
+    /// - Parameter source: the store of all the snapshots, with the same number of key groups.
+    package func forkTree(
+        _ identity: TreeIdentity, epoch: UInt64, writer: String, of source: String, from snapshots: [SnapshotReference],
+        pointStates: PointStates = PointStates(), executor: any TreeExecutor,
+        completion: @escaping @Sendable (Result<Tree, EngineError>) -> Void
+    ) {
+        make(
+            TreeRequest(
+                identity: identity, epoch: epoch, writer: writer, source: source, snapshots: snapshots, replacing: [],
+                pointStates: pointStates, executor: executor, monotonicNanoseconds: time.monotonicNanoseconds,
+                completion: completion))
+    }
+
+    private func make(_ request: TreeRequest) {
         lanes.metadata.submit { [self] in
             do throws(EngineError) {
                 let draft = try makeDraft(request)
@@ -74,11 +96,7 @@ extension Engine {
             guard !state.isClosed else { throw .closed(tree: request.identity.store) }
             var records: [SnapshotRecord] = []
             for reference in request.snapshots {
-                guard let stored = state.snapshots[reference.handle] else {
-                    throw .unsupported(
-                        detail: "snapshot \(reference.handle) is unknown here: it was released, or is of another server"
-                    )
-                }
+                guard let stored = state.snapshots[reference.handle] else { throw .unknownSnapshot(reference.handle) }
                 records.append(stored.record)
             }
             let id = TreeID(state.nextTree)
@@ -86,7 +104,7 @@ extension Engine {
             return (records, id)
         }
         var initial = try SnapshotUnion.state(
-            identity: request.identity, epoch: request.epoch, writer: request.writer, from: records)
+            identity: request.identity, epoch: request.epoch, writer: request.writer, of: request.source, from: records)
         initial.replaces = request.replacing
         // The snapshots may be released before the new manifest owns what they refer to.
         let draft = TreeDraft(

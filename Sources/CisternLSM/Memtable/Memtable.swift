@@ -17,6 +17,12 @@ struct MemtableSource: Sendable {
     let pool: MemoryPool
     var pointStates: PointStates
 
+    /// For a look at a directory that no engine has open.
+    static func offline(_ root: String) -> MemtableSource {
+        MemtableSource(
+            budgetBytes: EngineOptions(directory: root).memtableBytes, pool: MemoryPool(), pointStates: PointStates())
+    }
+
     func make() -> Memtable { Memtable(budgetBytes: budgetBytes, pool: pool, pointStates: pointStates) }
 }
 

@@ -65,6 +65,13 @@ package struct SnapshotRecord: Equatable, Sendable {
     }
 
     package var fileNumbers: [UInt64] { levels.joined().map(\.number) }
+
+    /// The files as the state of a tree, for a version.
+    var fileState: TreeState {
+        var state = TreeState(identity: identity, epoch: progress.epoch, writer: "")
+        state.levels = levels
+        return state
+    }
 }
 
 package enum SnapshotFormat {

@@ -4,27 +4,30 @@
 //   snapshot A 0...63  ──clip 40...90──► files with windows 40...63 ─┐
 //   snapshot B 64...127 ─clip 40...90──► files with windows 64...90 ─┴─► one tree 40...90
 //
-// Level 0 keeps each snapshot's order; between snapshots order does not matter, because no key belongs to both. In deeper
+// Level 0 keeps each snapshot's order; between snapshots order does not matter, because no key belongs to both. So what two
+// of them have of one file side by side becomes one reference again, where their orders agree. In deeper
 // levels the files of different snapshots cannot overlap, for the same reason. References to logs are clipped and joined alike.
 
 internal import CisternPrimitives
 
 package enum SnapshotUnion {
     /// The state of a new tree that holds what the snapshots held of its range.
+    /// - Parameter source: the store that the snapshots must be of.
     /// - Throws: `unsupported` when the snapshots overlap, leave a part of the range out, or are of another store.
     package static func state(
-        identity: TreeIdentity, epoch: UInt64, writer: String, from snapshots: [SnapshotRecord]
+        identity: TreeIdentity, epoch: UInt64, writer: String, of source: String, from snapshots: [SnapshotRecord]
     ) throws(EngineError) -> TreeState {
         let range = identity.keyGroups
         let used = snapshots.filter { $0.identity.keyGroups.overlaps(range) }
             .sorted { $0.identity.keyGroups.first < $1.identity.keyGroups.first }
-        if !snapshots.isEmpty { try check(used, identity) }
+        if !snapshots.isEmpty { try check(used, identity, of: source) }
         // The least watermark: nothing expires earlier in the new tree than it would have in the old ones.
         let watermark = used.map(\.progress.watermark).min() ?? 0
         var state = TreeState(identity: identity, epoch: epoch, writer: writer, watermark: watermark)
         for snapshot in used {
             guard let part = snapshot.identity.keyGroups.intersection(range) else { continue }
-            for (level, files) in snapshot.levels.enumerated() {
+            state.levels[0] = mergedLevelZero(state.levels[0], snapshot.levels[0].compactMap { $0.clipped(to: part) })
+            for (level, files) in snapshot.levels.enumerated().dropFirst() {
                 state.levels[level] += files.compactMap { $0.clipped(to: part) }
             }
             state.logs += snapshot.logs.compactMap { $0.clipped(to: part) }
@@ -37,6 +40,43 @@ package enum SnapshotUnion {
         return state
     }
 
+    /// Both orders kept, with references to one file joined where the second list's windows follow the first's.
+    private static func mergedLevelZero(_ first: [FileRecord], _ second: [FileRecord]) -> [FileRecord] {
+        var places: [WindowEnd: Int] = [:]
+        for (index, file) in first.enumerated() {
+            places[WindowEnd(number: file.number, group: UInt32(file.window.last))] = index
+        }
+        // Where each of the second list would be joined. It must not go backwards: one order would contradict the other.
+        let matches = second.map { file in
+            file.window.first == 0 ? nil : places[WindowEnd(number: file.number, group: UInt32(file.window.first) - 1)]
+        }
+        let joined = matches.compactMap(\.self)
+        guard !joined.isEmpty, zip(joined, joined.dropFirst()).allSatisfy({ $0 < $1 }) else { return first + second }
+        var result: [FileRecord] = []
+        var next = 0
+        for (file, match) in zip(second, matches) {
+            guard let match else {
+                result.append(file)
+                continue
+            }
+            result += first[next..<match]
+            result.append(joining(first[match], file))
+            next = match + 1
+        }
+        return result + first[next...]
+    }
+
+    /// The right end of a window of a file.
+    private struct WindowEnd: Hashable {
+        let number: UInt64
+        let group: UInt32
+    }
+
+    private static func joining(_ left: FileRecord, _ right: FileRecord) -> FileRecord {
+        let window = KeyGroupRange(first: left.window.first, last: right.window.last)
+        return FileRecord(number: left.number, window: window, summary: left.summary)
+    }
+
     /// Neighbours that are windows of one file side by side become one reference: a worker that was split and is merged
     /// again has the references it had before.
     private static func joined(_ files: [FileRecord]) -> [FileRecord] {
@@ -45,8 +85,7 @@ package enum SnapshotUnion {
             if let last = result.last, last.number == file.number,
                 UInt32(last.window.last) + 1 == UInt32(file.window.first)
             {
-                let window = KeyGroupRange(first: last.window.first, last: file.window.last)
-                result[result.count - 1] = FileRecord(number: file.number, window: window, summary: file.summary)
+                result[result.count - 1] = joining(last, file)
             } else {
                 result.append(file)
             }
@@ -54,16 +93,18 @@ package enum SnapshotUnion {
         return result
     }
 
-    private static func check(_ used: [SnapshotRecord], _ identity: TreeIdentity) throws(EngineError) {
+    private static func check(
+        _ used: [SnapshotRecord], _ identity: TreeIdentity, of source: String
+    ) throws(EngineError) {
         let range = identity.keyGroups
         // First key group that no snapshot so far holds. Sorted by first group, so each must begin there.
         var next = UInt32(range.first)
         var previousLast: UInt16?
         for snapshot in used {
-            guard snapshot.identity.store == identity.store else {
+            guard snapshot.identity.store == source else {
                 throw .unsupported(
-                    detail: "snapshot \(snapshot.handle) is of store \(snapshot.identity.store), and the tree of "
-                        + "\(identity.store): restore from snapshots of the same store")
+                    detail: "snapshot \(snapshot.handle) is of store \(snapshot.identity.store), and not of \(source): "
+                        + "restore from snapshots of one store")
             }
             guard snapshot.identity.keyGroupCount == identity.keyGroupCount else {
                 throw .unsupported(

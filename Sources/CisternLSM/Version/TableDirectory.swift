@@ -46,7 +46,7 @@ package final class TableDirectory: Sendable {
 
     private let path: String
     private let fileSystem: any FileSystem
-    private let cache: BlockCache
+    let cache: BlockCache
     private let lane: any BackgroundLane
     private let state: Mutex<State>
 

@@ -13,6 +13,9 @@ struct CisternCommand: AsyncParsableCommand {
         subcommands: [
             ServeCommand.self,
             InspectCommand.self,
+            VerifyCommand.self,
+            SnapshotsCommand.self,
+            ScanCommand.self,
             ExampleCommand.self,
         ])
 }

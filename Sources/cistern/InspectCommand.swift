@@ -19,11 +19,7 @@ struct InspectCommand: ParsableCommand {
         do throws(EngineError) {
             report = try FileInspection.inspect(file, fileSystem: PosixFileSystem())
         } catch {
-            switch error {
-            case .file(let failure): throw ValidationError("\(failure)")
-            case .unsupported(let detail): throw ValidationError(detail)
-            default: throw ValidationError("\(error)")
-            }
+            throw ValidationError(sentence(error))
         }
         print(json ? report.json : report.text, terminator: "")
         if report.damage != nil { throw ExitCode(1) }

@@ -39,6 +39,11 @@ package final class Catalog: Sendable {
         state = Mutex(try Catalog.read(path, fileSystem, bytesMax: fileBytesMax))
     }
 
+    /// For tools: what a directory's catalog says, nil when it has none.
+    static func readIfPresent(_ path: String, _ fileSystem: any FileSystem) throws(CatalogError) -> CatalogState? {
+        try exists(path, fileSystem) ? try read(path, fileSystem, bytesMax: CatalogLimits.fileBytesMax) : nil
+    }
+
     private static func exists(_ path: String, _ fileSystem: any FileSystem) throws(CatalogError) -> Bool {
         do throws(FileError) {
             return try fileSystem.exists(path)

@@ -122,8 +122,10 @@ let package = Package(
         // Tests
         .testTarget(name: "EndToEndTests", dependencies: ["FlightsExample", "cistern"], swiftSettings: testing),
         .testTarget(name: "FlightsExampleTests", dependencies: ["FlightsExample", "CZstd"], swiftSettings: testing),
+        .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
         .target(
-            name: "CisternTestKit", dependencies: ["CisternPrimitives", "CisternFileSystem", "CisternLSM"],
+            name: "CisternTestKit",
+            dependencies: ["CisternPrimitives", "CisternFileSystem", "CisternLSM", "CAllocationCounter"],
             path: "Tests/CisternTestKit", swiftSettings: testing),
         .testTarget(
             name: "CisternFileSystemTests", dependencies: ["CisternFileSystem", "CisternPrimitives", "CisternTestKit"],

@@ -180,8 +180,35 @@ private final class ModelRun {
                     .random(in: 0..<(generator.keysPerGroup + 2), using: &random))
                 #expect(try harness.get(part.tree, key) == part.model.get(key, clock), "seed \(seed)")
             }
+            try verifyMultiGet(part, clock)
             #expect(part.tree.statistics.readOnlyCause == nil)
         }
+    }
+
+    /// Keys of the tree, of its neighbours and of nobody, some of them twice.
+    private func verifyMultiGet(_ part: Part, _ clock: ExpiryClock) throws {
+        let wanted = (0..<Int.random(in: 0...100, using: &random)).map { _ in
+            makeKey(
+                .random(in: ModelRun.groups.first...ModelRun.groups.last, using: &random),
+                "key-\(Int.random(in: 0..<(generator.keysPerGroup + 2), using: &random))")
+        }
+        let keys = OwnedKeys(wanted)
+        let groups = part.tree.identity.keyGroups
+        var result = LookupResult()
+        var next = 0
+        try part.tree.multiGet(
+            count: keys.count, clock: clock, scratch: &result, key: { keys[$0] },
+            visit: { index, value, expiry in
+                #expect(index == next, "seed \(seed)")
+                next += 1
+                let key = wanted[index]
+                let isOurs = groups.contains(UInt16(key[0]) << 8 | UInt16(key[1]))
+                let expected = isOurs ? part.model.get(key, clock) : nil
+                #expect(value.map { Array($0) } == expected?.value, "seed \(seed)")
+                #expect(expected == nil || expiry == expected?.expiry, "seed \(seed)")
+                return true
+            })
+        #expect(next == keys.count, "seed \(seed)")
     }
 
     private func checkpoint() throws {

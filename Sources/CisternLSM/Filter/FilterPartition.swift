@@ -86,6 +86,12 @@ func buildFilter(_ hashes: UnsafePointer<UInt64>, count: Int, bitsPerKey: Int, i
         return nil
     }
 
+    /// Asks for the line that `mayContain` reads.
+    @inline(__always)
+    func touchLine(_ hash: UInt64) {
+        unsafe touchMemory(blocks + FilterFormat.blockOffset(hash, blockCount: blockCount))
+    }
+
     /// False: no key of this hash is in the partition. True: probably one is.
     @inline(__always)
     func mayContain(_ hash: UInt64) -> Bool {

@@ -95,6 +95,13 @@ package import CisternPrimitives
         return unsafe probeBehindFilter(key, hash, partition, reader, &result)
     }
 
+    /// The partition that may hold `key` and the word of its filter's slot; nil when the key lies before the table.
+    @inline(__always)
+    func filterWord(_ key: UnsafeRawBufferPointer) -> (partition: Int, word: UInt)? {
+        guard let partition = unsafe top.partition(for: key) else { return nil }
+        return (partition, unsafe loadSlot(slots.filter(partition)))
+    }
+
     private func probeBehindFilter(
         _ key: UnsafeRawBufferPointer, _ hash: UInt64, _ partition: Int, _ reader: CacheReader,
         _ result: inout LookupResult

@@ -39,6 +39,8 @@ package final class Tree: @unchecked Sendable {
     let picker: CompactionPicker
     /// The owner's way into the block cache.
     let cacheReader: CacheReader
+    /// Made at the first `multiGet`.
+    var batchLookup: BatchLookup?
     /// Stops merges when the tree closes; `flushCancellation` stops flushes too, when nobody waits for them any more. These
     /// two may be reached from any thread.
     let cancellation = Cancellation()

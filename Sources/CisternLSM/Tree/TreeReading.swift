@@ -29,7 +29,7 @@ extension Tree {
         return unsafe result.finish(clock) != nil
     }
 
-    private func collect(_ key: UnsafeRawBufferPointer, into result: inout LookupResult) throws(EngineError) {
+    func collect(_ key: UnsafeRawBufferPointer, into result: inout LookupResult) throws(EngineError) {
         let hash = unsafe Hash64.hash(key)
         if let entry = unsafe active.get(key, hash: hash), result.add(entry) { return }
         for index in stride(from: sealed.count - 1, through: 0, by: -1) {

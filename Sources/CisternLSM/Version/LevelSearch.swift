@@ -45,6 +45,14 @@ internal import Synchronization
         return window.first <= group && group <= window.last
     }
 
+    /// The file's reader, if the file was read before.
+    @inline(__always)
+    func openReader(_ file: Int) -> Unmanaged<TableReader>? {
+        let bits = unsafe readers[file].load(ordering: .acquiring)
+        guard let known = unsafe UnsafeRawPointer(bitPattern: bits) else { return nil }
+        return unsafe .fromOpaque(known)
+    }
+
     /// The file's reader, opened at its first use.
     @inline(__always)
     func reader(_ file: Int, _ files: [FileReference]) throws(EngineError) -> Unmanaged<TableReader> {

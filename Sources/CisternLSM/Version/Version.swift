@@ -65,6 +65,28 @@ package final class FileReference: Sendable {
         }
     }
 
+    /// The same for many keys, as far as what is in memory decides; see `BatchLookup`.
+    func get(_ batch: BatchLookup, reader: CacheReader) {
+        for level in unsafe 0..<searches.count {
+            let search = unsafe searches[level]
+            if search.count == 0 { continue }
+            if level == 0 {
+                for file in 0..<search.count {
+                    unsafe batch.probe(search, reader) { key in
+                        search.shows(unsafe keyGroup(of: key), file) ? file : nil
+                    }
+                }
+            } else {
+                unsafe batch.probe(search, reader) { key in
+                    guard let file = unsafe search.file(for: key), search.shows(unsafe keyGroup(of: key), file) else {
+                        return nil
+                    }
+                    return file
+                }
+            }
+        }
+    }
+
     /// True when the search is complete.
     @inline(__always)
     private func get(

@@ -84,22 +84,24 @@ extension ServerSession {
         let scratch = scratch
         scratch.values.reset()
         let room = bodyBytesMax
-        for index in 0..<message.keys.count {
-            // Looked at before each key: the buffer stays within one answer and one value, whatever is asked for.
-            guard scratch.values.encodedSize <= room else { return refuse(header, tooLarge(header, tree, room)) }
-            let key = unsafe message.keys[index]
-            guard unsafe tree.owns(key) else { return refuse(header, foreignKey(header, tree, entry: index)) }
-            do throws(EngineError) {
-                if unsafe try tree.tree.get(key, clock: clock, into: &scratch.lookup),
-                    let (value, expiry) = unsafe scratch.lookup.finish(clock)
-                {
-                    unsafe scratch.values.append(value: value, expiry: expiry)
-                } else {
-                    scratch.values.appendAbsent()
-                }
-            } catch {
-                return refuse(header, Refusal(error, attempt: "multi-get of \(tree.name)"))
-            }
+        for index in 0..<message.keys.count where unsafe !tree.owns(message.keys[index]) {
+            return refuse(header, foreignKey(header, tree, entry: index))
+        }
+        do throws(EngineError) {
+            unsafe try tree.tree.multiGet(
+                count: message.keys.count, clock: clock, scratch: &scratch.lookup,
+                key: { index in unsafe message.keys[index] },
+                visit: { _, value, expiry in
+                    if let value = unsafe value {
+                        unsafe scratch.values.append(value: value, expiry: expiry)
+                    } else {
+                        scratch.values.appendAbsent()
+                    }
+                    // Looked at behind each key: the buffer stays within one answer and one value, whatever is asked for.
+                    return scratch.values.encodedSize <= room
+                })
+        } catch {
+            return refuse(header, Refusal(error, attempt: "multi-get of \(tree.name)"))
         }
         guard scratch.values.encodedSize <= room else { return refuse(header, tooLarge(header, tree, room)) }
         unsafe connection?.reply(to: header, size: scratch.values.encodedSize) {

@@ -1,0 +1,75 @@
+// Many point reads in one call.
+
+package import CisternPrimitives
+
+extension Tree {
+    /// Looks up `count` keys and shows what each has, in the order of the keys.
+    /// - Parameters:
+    ///   - result: scratch; what it held is gone.
+    ///   - key: of a number below `count`; the bytes stay until this returns.
+    ///   - visit: the number, the value or nil, its expiry. The value is valid during the call, which must not read the tree.
+    ///     False ends the look-up.
+    package func multiGet(
+        count: Int, clock: ExpiryClock, scratch result: inout LookupResult, key: (Int) -> UnsafeRawBufferPointer,
+        visit: (Int, UnsafeRawBufferPointer?, Expiry) -> Bool
+    ) throws(EngineError) {
+        guard lifecycle != .closed else { throw .closed(tree: name) }
+        let batch = batchLookup ?? BatchLookup()
+        batchLookup = batch
+        var first = 0
+        while first < count {
+            let last = min(first + BatchLookup.keysMax, count)
+            batch.reset()
+            for number in first..<last { unsafe batch.add(key(number)) }
+            cacheReader.enter()
+            search(batch)
+            // A look-up alone may leave the epoch that the others' values are borrowed in.
+            let areCopied = batch.hasAlone
+            if areCopied {
+                batch.copyValues()
+                cacheReader.leave()
+            }
+            defer { if !areCopied { cacheReader.leave() } }
+            counters.gets += UInt64(batch.count)
+            for number in 0..<batch.count {
+                let goesOn: Bool
+                switch unsafe batch.items[number].outcome {
+                case .alone:
+                    result.reset()
+                    unsafe try collect(batch.items[number].key, into: &result)
+                    let found = unsafe result.finish(clock)
+                    goesOn = unsafe visit(first + number, found?.value, found?.expiry ?? .never)
+                case .found:
+                    let item = unsafe batch.items[number]
+                    let isAlive = item.kind == .put && !clock.isExpired(item.expiry)
+                    goesOn = unsafe visit(first + number, isAlive ? item.value : nil, isAlive ? item.expiry : .never)
+                case .pending: goesOn = visit(first + number, nil, .never)
+                }
+                if !goesOn { return }
+            }
+            first = last
+        }
+    }
+
+    private func search(_ batch: BatchLookup) {
+        for number in 0..<batch.count {
+            let key = unsafe batch.items[number].key
+            let hash = unsafe batch.items[number].hash
+            guard key.count >= EngineLimits.keyBytesMin, unsafe identity.keyGroups.contains(keyGroup(of: key)) else {
+                batch.refuse(number)
+                continue
+            }
+            if let entry = unsafe active.get(key, hash: hash) {
+                batch.take(entry, for: number)
+                continue
+            }
+            for index in stride(from: sealed.count - 1, through: 0, by: -1) {
+                if let entry = unsafe sealed[index].memtable.get(key, hash: hash) {
+                    batch.take(entry, for: number)
+                    break
+                }
+            }
+        }
+        if version.fileCount > 0 { version.get(batch, reader: cacheReader) }
+    }
+}

@@ -68,9 +68,14 @@ func randomOptions(_ random: inout SeededRandom) -> EngineOptions {
     options.table.filterBitsPerKey = .random(in: 0...12, using: &random)
     options.compaction.levelZeroTrigger = .random(in: 1...4, using: &random)
     options.compaction.levelZeroStop = options.compaction.levelZeroTrigger + .random(in: 1...6, using: &random)
-    options.compaction.levelOneBytes = .random(in: 4_000...60_000, using: &random)
-    options.compaction.levelMultiplier = .random(in: 2...10, using: &random)
+    options.compaction.upperRunsMax = .random(in: 1...5, using: &random)
+    options.compaction.garbagePercent = .random(in: 1...150, using: &random)
+    options.compaction.deletePercent = .random(in: 1...100, using: &random)
+    options.compaction.visiblePercent = .random(in: 0...100, using: &random)
+    options.compaction.deleteAgeMilliseconds = [1, 1000, 3_600_000].randomElement(using: &random)!
+    options.compaction.reclaimLagMilliseconds = [1, 1000, 3_600_000].randomElement(using: &random)!
     options.compaction.targetFileBytes = .random(in: 1_000...30_000, using: &random)
+    options.compaction.partBytes = options.compaction.targetFileBytes + .random(in: 0...50_000, using: &random)
     return options
 }
 

@@ -229,7 +229,7 @@ import Testing
             { (options: inout EngineOptions) in options.memtableBytes = 1 },
             { (options: inout EngineOptions) in options.compaction.levelZeroStop = options.compaction.levelZeroTrigger
             },
-            { (options: inout EngineOptions) in options.compaction.levelMultiplier = 1 },
+            { (options: inout EngineOptions) in options.compaction.garbagePercent = 0 },
             { (options: inout EngineOptions) in options.retryLastMilliseconds = 1 },
         ] {
             var options = smallOptions()

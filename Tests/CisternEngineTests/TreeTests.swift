@@ -16,8 +16,7 @@ func smallOptions() -> EngineOptions {
     options.blockCacheBytes = 1 << 20
     options.table.blockSizeBytes = 256
     options.compaction.targetFileBytes = 8 << 10
-    options.compaction.levelOneBytes = 32 << 10
-    options.compaction.levelMultiplier = 4
+    options.compaction.partBytes = 16 << 10
     return options
 }
 

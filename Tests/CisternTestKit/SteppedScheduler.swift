@@ -34,7 +34,8 @@ package final class SteppedScheduler: Sendable {
 
     package func makeLanes() -> EngineLanes {
         EngineLanes(
-            log: makeLane(), metadata: makeLane(), flush: makeLane(), compaction: makeLane(), recovery: makeLane())
+            log: makeLane(), metadata: makeLane(), flush: makeLane(),
+            compaction: CompactionPool(lanes: [makeLane(), makeLane()]), recovery: makeLane())
     }
 
     /// Runs one job of a random queue; false when no queue has one.

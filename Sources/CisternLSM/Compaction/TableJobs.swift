@@ -8,8 +8,13 @@ internal import Synchronization
 /// Tells running jobs to give up. Relaxed ordering: only the flag itself is communicated.
 final class Cancellation: Sendable {
     private let flag = Atomic<Bool>(false)
+    /// What this one is a part of.
+    private let whole: Cancellation?
+
+    init(partOf whole: Cancellation? = nil) { self.whole = whole }
+
     func cancel() { flag.store(true, ordering: .relaxed) }
-    var isCancelled: Bool { flag.load(ordering: .relaxed) }
+    var isCancelled: Bool { flag.load(ordering: .relaxed) || whole?.isCancelled ?? false }
 }
 
 /// Where jobs write tables.
@@ -21,6 +26,7 @@ struct TableOutput: Sendable {
     let keyGroups: KeyGroupRange
     /// A file is ended at this size.
     let targetFileBytes: UInt64
+    let pace: BackgroundPace
     let cancellation: Cancellation
 
     /// Entries between two looks at the cancellation.
@@ -47,11 +53,15 @@ struct TableOutput: Sendable {
             let writer = TableWriter(file: file, options: options, number: number, cache: cache)
             try writer.add(first)
             var count = 0
+            var paidBytes: UInt64 = 0
             while writer.fileBytes < targetFileBytes, let entry = try input.next() {
                 try writer.add(entry)
                 count &+= 1
-                if count % TableOutput.cancellationInterval == 0, cancellation.isCancelled {
-                    throw .closed(tree: "background job")
+                if count % TableOutput.cancellationInterval == 0 {
+                    let bytes = max(writer.fileBytes, paidBytes)
+                    pace.wrote(bytes - paidBytes, cancellation)
+                    paidBytes = bytes
+                    if cancellation.isCancelled { throw .closed(tree: "background job") }
                 }
             }
             return FileRecord(number: number, window: keyGroups, summary: try writer.finish())
@@ -109,14 +119,16 @@ enum CompactionJob {
     static func run(
         _ plan: CompactionPlan, tables: [TableFile], clock: ExpiryClock, output: TableOutput
     ) throws(EngineError) -> [FileRecord] {
-        var runs: [[TableWindow]] = []
-        var last: [TableWindow] = []
+        var runs: [(level: Int, windows: [TableWindow])] = []
         for (input, table) in zip(plan.inputs, tables) {
             let window = TableWindow(try table.reader(), keyGroups: input.file.window)
-            // The output level's own files do not overlap and come last, so they are one run.
-            if input.level < plan.outputLevel { runs.append([window]) } else { last.append(window) }
+            // Files of one level below level 0 do not overlap and stand in key order, so they are one run.
+            if input.level > 0, let last = runs.last, last.level == input.level {
+                runs[runs.count - 1].windows.append(window)
+            } else {
+                runs.append((input.level, [window]))
+            }
         }
-        if !last.isEmpty { runs.append(last) }
-        return try output.write(RunMerge(runs, clock: clock, bottommost: plan.isBottommost))
+        return try output.write(RunMerge(runs.map(\.windows), clock: clock, bottommost: plan.isBottommost))
     }
 }

@@ -64,6 +64,7 @@ package final class Engine: Sendable {
     let logs: LogDirectory
     /// Snapshots and new trees may refer to log segments of others, which programs that know only format 1 would remove.
     let sharesLogs: Bool
+    let rate: BackgroundRate
     private let directoryLock: any DirectoryLock
     let state: Mutex<State>
 
@@ -82,7 +83,8 @@ package final class Engine: Sendable {
         do throws(EngineError) {
             let contents = try DirectoryRecovery(root: options.directory, fileSystem: fileSystem).run()
             return Engine(
-                options, fileSystem: fileSystem, time: time, lanes: lanes ?? .threads(), contents: contents, lock: lock)
+                options, fileSystem: fileSystem, time: time,
+                lanes: lanes ?? .threads(compactions: options.compaction.threads), contents: contents, lock: lock)
         } catch {
             lock.release()
             throw error
@@ -98,6 +100,7 @@ package final class Engine: Sendable {
         self.time = time
         self.lanes = lanes
         directoryLock = lock
+        rate = BackgroundRate(bytesPerSecond: options.backgroundBytesPerSecond, time: time)
         cache = BlockCache(capacityBytes: options.blockCacheBytes)
         let tables = TableDirectory(
             path: DataDirectory.tables(options.directory), fileSystem: fileSystem, cache: cache, lane: lanes.metadata,

@@ -1,5 +1,5 @@
 // The engine's background threads. Each lane runs one job at a time, so what a lane owns needs no lock; a flush never waits
-// behind a compaction, and a log sync behind neither.
+// behind a compaction, and a log sync behind neither. Compactions have several threads.
 
 package import CisternPrimitives
 
@@ -9,13 +9,13 @@ package struct EngineLanes: Sendable {
     /// Manifests, snapshot records, removal of files.
     package let metadata: any BackgroundLane
     package let flush: any BackgroundLane
-    package let compaction: any BackgroundLane
+    package let compaction: CompactionPool
     /// Opening of trees, which reads their logs.
     package let recovery: any BackgroundLane
 
     package init(
         log: any BackgroundLane, metadata: any BackgroundLane, flush: any BackgroundLane,
-        compaction: any BackgroundLane, recovery: any BackgroundLane
+        compaction: CompactionPool, recovery: any BackgroundLane
     ) {
         self.log = log
         self.metadata = metadata
@@ -24,18 +24,23 @@ package struct EngineLanes: Sendable {
         self.recovery = recovery
     }
 
-    /// A thread for each lane.
-    package static func threads() -> EngineLanes {
+    /// A thread for each lane, and so many for compactions.
+    package static func threads(compactions: Int) -> EngineLanes {
         EngineLanes(
             log: SerialThread(name: "cistern-log"), metadata: SerialThread(name: "cistern-meta"),
-            flush: SerialThread(name: "cistern-flush"), compaction: SerialThread(name: "cistern-compact"),
+            flush: SerialThread(name: "cistern-flush"),
+            compaction: CompactionPool(
+                lanes: (0..<compactions).map { SerialThread(name: "cistern-merge-\($0)") }),
             recovery: SerialThread(name: "cistern-open"))
     }
 
     /// Work that feeds other lanes stops first. What was asked of the metadata lane is finished: a released snapshot must not
     /// come back because the engine closed.
     func stop() {
-        for lane in [recovery, compaction, flush, log] { lane.stop() }
+        recovery.stop()
+        compaction.stop()
+        flush.stop()
+        log.stop()
         metadata.drain()
         metadata.stop()
     }

@@ -26,6 +26,9 @@ package struct EngineOptions: Sendable {
     package var retryLastMilliseconds: UInt64 = 10_000
     /// How often a tree without writes looks for files whose every entry has expired.
     package var expiryCheckMilliseconds: UInt64 = 60_000
+    /// What compactions may write a second while trees are written to, all together; 0 is no limit. Flushes and compactions of
+    /// level 0 count and never wait.
+    package var backgroundBytesPerSecond: UInt64 = 0
     /// Hint that goes with a busy answer.
     package var busyRetryMilliseconds: UInt64 = 20
 
@@ -41,11 +44,7 @@ package struct EngineOptions: Sendable {
         try check("logSegmentBytes", logSegmentBytesLimit, 1...EngineOptions.logSegmentBytesRange.upperBound)
         try check(
             "foldedValueBytesMax", foldedValueBytesMax, 1...min(EngineLimits.foldedValueBytesMax, table.valueBytesMax))
-        try check("levelZeroTrigger", compaction.levelZeroTrigger, 1...1000)
-        try check("levelZeroStop", compaction.levelZeroStop, (compaction.levelZeroTrigger + 1)...10_000)
-        try check("levelOneBytes", Int(clamping: compaction.levelOneBytes), 1...Int.max)
-        try check("levelMultiplier", Int(clamping: compaction.levelMultiplier), 2...1000)
-        try check("targetFileBytes", Int(clamping: compaction.targetFileBytes), 1...Int.max)
+        try compaction.validate(OptionCheck())
         let milliseconds = 1...EngineOptions.millisecondsMax
         try check("retryFirstMilliseconds", Int(clamping: retryFirstMilliseconds), milliseconds)
         try check("retryLastMilliseconds", Int(clamping: retryLastMilliseconds), milliseconds)
@@ -55,10 +54,16 @@ package struct EngineOptions: Sendable {
                     + "\(retryFirstMilliseconds)")
         }
         try check("expiryCheckMilliseconds", Int(clamping: expiryCheckMilliseconds), milliseconds)
+        // Below a megabyte a second a single memtable would be merged for minutes.
+        if backgroundBytesPerSecond != 0 {
+            try check("backgroundBytesPerSecond", Int(clamping: backgroundBytesPerSecond), 1 << 20...Int.max)
+        }
         try check("busyRetryMilliseconds", Int(clamping: busyRetryMilliseconds), milliseconds)
     }
 
     package static let memtableBytesRange = 4096...(1 << 31)
+    /// A minute; a client whose batch is not answered for longer takes the connection for broken.
+    package static let writeDelayMax = 60_000
     /// A day.
     package static let millisecondsMax = 86_400_000
     /// The lower bound keeps small memtables from being sealed early, the upper one keeps a segment far below

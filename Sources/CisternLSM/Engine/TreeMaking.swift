@@ -146,7 +146,7 @@ extension Engine {
             fileSystem: fileSystem)
         let output = TableOutput(
             tables: tables, options: options.table, cache: cache, keyGroups: draft.state.identity.keyGroups,
-            targetFileBytes: .max, cancellation: Cancellation())
+            targetFileBytes: .max, pace: BackgroundPace(rate: rate, priority: nil), cancellation: Cancellation())
         let clock = ExpiryClock(processing: time.wallMilliseconds, event: draft.state.flushed.watermark)
         var files: [FileRecord] = []
         do throws(EngineError) {

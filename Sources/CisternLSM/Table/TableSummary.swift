@@ -35,6 +35,13 @@ package struct TableSummary: Equatable, Sendable {
             && maxExpiryEvent <= clock.event
     }
 
+    /// For how long, in milliseconds of its clock, the table has held expired entries, as far as can be told: from the moment
+    /// when the last one of a clock had expired. nil when it may hold none.
+    package func expiredSince(_ clock: ExpiryClock) -> UInt64? {
+        let spans = [(maxExpiryProcessing, clock.processing), (maxExpiryEvent, clock.event)]
+        return spans.compactMap { latest, now in latest > 0 && latest <= now ? now - latest : nil }.max()
+    }
+
     mutating func count(_ entry: EntryView) {
         entryCount += 1
         unsafe rawKeyBytes += UInt64(entry.key.count)

@@ -41,6 +41,7 @@ package final class Tree: @unchecked Sendable {
     let cacheReader: CacheReader
     /// Made at the first `multiGet`.
     var batchLookup: BatchLookup?
+    let throttle: WriteThrottle
     /// Stops merges when the tree closes; `flushCancellation` stops flushes too, when nobody waits for them any more. These
     /// two may be reached from any thread.
     let cancellation = Cancellation()
@@ -84,17 +85,23 @@ package final class Tree: @unchecked Sendable {
     /// Up to here the log is durable.
     var durableTicket: UInt64 = 0
 
-    // Background work: at most one flush and one compaction of a tree at a time.
+    // Background work: at most one flush of a tree at a time, and compactions that do not meet.
     var isFlushing = false
-    var isCompacting = false
-    /// Edits whose commit failed; they are committed again before anything else of their kind.
+    var compactions: [RunningCompaction] = []
+    var compactionFeedback = CompactionFeedback()
+    /// By file number: when the tree saw a file with deletes first, in monotonic milliseconds.
+    var filesWithDeletes: [UInt64: UInt64] = [:]
+    /// Runs of level 0 that a read may look into; follows `state`.
+    var levelZeroDepth = 0
+    /// What compactions that are due have to read, when the picker looked last.
+    var debtBytes: UInt64 = 0
+    var stallForecast = StallForecast()
+    /// A flush whose commit failed; it is committed again before the next.
     var unfinishedFlush: FlushOutcome?
-    var unfinishedCompaction: UnfinishedCompaction?
     var failures = TreeFailures()
     var snapshots: [PendingSnapshot] = []
-    /// Full compactions asked for, in order; the compaction that runs is the first one's when `runsRequest` is set.
+    /// Full compactions asked for, in order.
     var compactionRequests: [CompactionRequest] = []
-    var runsRequest = false
     var idleCompletions: [@Sendable () -> Void] = []
     var lifecycle = Lifecycle.open
     var closing: [@Sendable (Result<Void, EngineError>) -> Void] = []
@@ -118,7 +125,10 @@ package final class Tree: @unchecked Sendable {
         options = engine.options
         picker = CompactionPicker(options: engine.options.compaction)
         cacheReader = CacheReader(engine.cache)
+        throttle = WriteThrottle(
+            options: engine.options.compaction, sealedMemtablesMax: engine.options.sealedMemtablesMax)
         version = Version(state, tables: engine.tables)
+        levelZeroDepth = CompactionPicker.levelZeroDepth(state.levels[0])
         epoch = state.epoch
         writer = state.writer
         announcedEpoch = state.epoch
@@ -181,6 +191,7 @@ package final class Tree: @unchecked Sendable {
         lastSequence = sequence
         self.watermark = max(self.watermark, watermark)
         counters.batches += 1
+        engine.rate.noteBatch()
         counters.entries += UInt64(batch.count)
         if let log {
             let record = LogRecord(epoch: epoch, sequence: sequence, watermark: watermark, columns: batch)
@@ -215,12 +226,31 @@ package final class Tree: @unchecked Sendable {
 
     private func busyReason() -> BusyReason? {
         // Merges that a list keeps from working do not come back by waiting: its owner must be able to clear it.
-        if version.levels[0].count >= options.compaction.levelZeroStop && failures.compactionBlock == nil {
-            return .compactionBehind
-        }
+        let isBehind =
+            levelZeroDepth >= options.compaction.levelZeroStop || debtBytes >= options.compaction.debtStopBytes
+        if isBehind && failures.compactionBlock == nil { return .compactionBehind }
         if sealed.count >= options.sealedMemtablesMax && isActiveHalfFull { return .flushBehind }
         if let log, log.queuedBytes >= options.queuedLogBytesMax { return .logBehind }
         return nil
+    }
+
+    /// How long the answer to a batch should wait, because flushes or compactions of this tree are behind: 0 as a rule, and
+    /// more and more until writes are answered busy.
+    package var writeDelayMilliseconds: UInt64 {
+        // Merges that a list keeps from working do not come back by waiting.
+        if failures.compactionBlock != nil { return 0 }
+        return throttle.delayMilliseconds(writeDebt)
+    }
+
+    var writeDebt: WriteDebt {
+        var debt = WriteDebt()
+        debt.levelZeroDepth = levelZeroDepth
+        let fill = max(
+            Double(active.byteCount) / Double(options.memtableBytes),
+            Double(unsealedLogBytes) / Double(options.logSegmentBytesLimit))
+        debt.memtables = Double(sealed.count) + min(fill, 1)
+        debt.bytes = debtBytes
+        return debt
     }
 
     private var isActiveHalfFull: Bool {
@@ -338,7 +368,9 @@ package final class Tree: @unchecked Sendable {
     func install(_ edit: VersionEdit) {
         let problem = state.apply(edit)
         invariant(problem == nil, "a committed edit does not fit: \(problem ?? "")")
-        if !edit.added.isEmpty || !edit.removed.isEmpty { version = Version(state, tables: engine.tables) }
+        guard !edit.added.isEmpty || !edit.removed.isEmpty else { return }
+        version = Version(state, tables: engine.tables)
+        levelZeroDepth = CompactionPicker.levelZeroDepth(state.levels[0])
     }
 
     /// Commits on the metadata lane, in order with all other edits of the tree, and returns to the owner.

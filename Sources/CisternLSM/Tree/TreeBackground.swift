@@ -17,10 +17,14 @@ struct FlushOutcome: Sendable {
 extension Tree {
     var clock: ExpiryClock { ExpiryClock(processing: engine.time.wallMilliseconds, event: watermark) }
 
-    func output(targetFileBytes: UInt64, _ cancellation: Cancellation) -> TableOutput {
+    /// - Parameter priority: nil for a flush.
+    func output(
+        targetFileBytes: UInt64, _ priority: CompactionPriority?, _ cancellation: Cancellation
+    ) -> TableOutput {
         TableOutput(
             tables: engine.tables, options: options.table, cache: engine.cache, keyGroups: identity.keyGroups,
-            targetFileBytes: targetFileBytes, cancellation: cancellation)
+            targetFileBytes: targetFileBytes, pace: BackgroundPace(rate: engine.rate, priority: priority),
+            cancellation: cancellation)
     }
 
     // MARK: Flush
@@ -31,7 +35,7 @@ extension Tree {
         if let unfinished = unfinishedFlush { return commitFlush(unfinished) }
         let clock = self.clock
         let isBottommost = version.fileCount == 0
-        let output = output(targetFileBytes: .max, flushCancellation)
+        let output = output(targetFileBytes: .max, nil, flushCancellation)
         engine.lanes.flush.submit { [self] in
             do throws(EngineError) {
                 let file = try FlushJob.run(
@@ -81,6 +85,7 @@ extension Tree {
             counters.flushedBytes += file.summary.fileBytes
         }
         counters.flushes += 1
+        stallForecast.record(depth: levelZeroDepth, at: engine.time.monotonicNanoseconds / 1_000_000)
         let flushed = sealed.removeFirst()
         if flushed.progress.epoch == epoch { durableSequence = max(durableSequence, flushed.progress.sequence) }
         pruneLog()
@@ -96,10 +101,10 @@ extension Tree {
     /// Leaves the files of edits that will not be committed again to the manifest, which knows when the failed attempt cannot
     /// be on disk any more.
     func giveUpUnfinished() {
-        var numbers = unfinishedCompaction?.written ?? []
+        var numbers = compactions.filter(\.isCommitFailed).flatMap(\.written).map(\.number)
         if let file = unfinishedFlush?.written { numbers.append(file.number) }
         unfinishedFlush = nil
-        unfinishedCompaction = nil
+        compactions.removeAll(where: \.isCommitFailed)
         guard !numbers.isEmpty else { return }
         engine.lanes.metadata.submit { [manifest, numbers] in manifest.giveUp(numbers) }
     }

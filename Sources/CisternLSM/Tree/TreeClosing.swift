@@ -29,7 +29,7 @@ extension Tree {
         guard lifecycle == .closing, !isFlushing, !snapshots.contains(where: { $0.isRecording }) else { return }
         let isFlushed = sealed.isEmpty
         if !isFlushed && failures.flush == nil { return startFlush() }
-        guard !isCompacting, commitsUnderWay == 0 else { return }
+        guard !isAnyCompactionRunning, commitsUnderWay == 0 else { return }
         lifecycle = .closed
         let result: Result<Void, EngineError> =
             isFlushed ? .success(()) : .failure(failures.flush ?? .closed(tree: name))

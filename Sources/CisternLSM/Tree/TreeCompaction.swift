@@ -1,114 +1,203 @@
 // A tree's compactions as its owner sees them: what starts one, and what its completion changes.
 //
-//   picker ─► plan ─► compaction lane writes tables ─► metadata lane commits the edit ─► owner installs the version
+//   picker ─► plan ─► parts by key group ─► compaction threads write tables ─► metadata lane commits one edit ─► owner installs
 //
-// A commit that failed is repeated with the same edit, as for flushes. Every method runs on the owner's executor.
+// Several compactions of a tree run side by side; the picker sees to it that they do not meet. A commit that failed is repeated
+// with the same edit, as for flushes: edits of other compactions may be committed in between, because they share no file.
+// Every method runs on the owner's executor.
 
 internal import CisternPrimitives
 
-struct UnfinishedCompaction: Sendable {
-    let edit: VersionEdit
-    let written: [UInt64]
+/// A compaction that runs, or that is written and whose commit failed.
+final class RunningCompaction {
+    let plan: CompactionPlan
+    /// The one that was asked for; completing it answers the oldest request.
+    let isRequested: Bool
+    var edit: VersionEdit
+    /// What the parts wrote, in key order; nil for one that still runs.
+    var parts: [[FileRecord]?]
+    var failure: EngineError?
+    /// Stops the other parts when one fails.
+    let cancellation: Cancellation
+    var isCommitFailed = false
+
+    init(_ plan: CompactionPlan, parts: Int, isRequested: Bool, _ tree: Cancellation) {
+        self.plan = plan
+        cancellation = Cancellation(partOf: tree)
+        self.isRequested = isRequested
+        edit = VersionEdit()
+        edit.removed = plan.inputs.map { VersionEdit.Removal(level: $0.level, file: $0.file.id) }
+        self.parts = Array(repeating: nil, count: parts)
+    }
+
+    var written: [FileRecord] { parts.compactMap { $0 }.flatMap { $0 } }
 }
 
 extension Tree {
-    /// Starts the most urgent compaction, when there is one.
+    /// A compaction whose commit failed is one until it is committed or given up.
+    var isCompacting: Bool { !compactions.isEmpty }
+
+    /// True while jobs or commits of compactions are under way.
+    var isAnyCompactionRunning: Bool { compactions.contains { !$0.isCommitFailed } }
+
+    /// Starts whatever is due and may run beside what runs already.
     func startCompaction() {
-        guard lifecycle == .open, !isCompacting else { return }
-        if let unfinished = unfinishedCompaction {
-            isCompacting = true
-            return commitCompaction(unfinished.edit, written: unfinished.written)
+        guard lifecycle == .open else { return }
+        let unfinished = compactions.filter(\.isCommitFailed)
+        if !unfinished.isEmpty {
+            for compaction in unfinished {
+                compaction.isCommitFailed = false
+                commitCompaction(compaction)
+            }
+            return
         }
+        if failures.compaction != nil && isCompacting { return }
         if let request = dueCompactionRequest { return startRequested(request) }
-        guard let plan = picker.pick(state.levels, clock: clock) else { return compactionIdle() }
-        if plan.kind == .merge, isMergeBlocked { return announceIdle() }
-        start(plan)
+        while let plan = pickCompaction() {
+            if plan.kind == .merge, isMergeBlocked { return announceIdle() }
+            start(plan, isRequested: false)
+        }
+        if compactions.isEmpty { compactionIdle() }
     }
 
+    private func pickCompaction() -> CompactionPlan? {
+        var conditions = CompactionConditions(clock: clock)
+        conditions.running = compactions.map(\.plan)
+        conditions.feedback = compactionFeedback
+        conditions.deleteAges = deleteAges()
+        let plan = picker.pick(state.levels, &conditions)
+        compactionFeedback = conditions.feedback
+        debtBytes = picker.debtBytes(state.levels, compactionFeedback)
+        return plan
+    }
+
+    /// A full compaction has the tree to itself.
     private func startRequested(_ request: CompactionRequest) {
+        guard !isCompacting else { return }
         guard let plan = picker.fullPlan(state.levels, keyGroups: request.keyGroups) else {
             finishCompactionRequest(.success(()))
             return startCompaction()
         }
-        runsRequest = true
-        start(plan)
+        start(plan, isRequested: true)
     }
 
-    private func start(_ plan: CompactionPlan) {
-        isCompacting = true
-        var edit = VersionEdit()
-        edit.removed = plan.inputs.map { VersionEdit.Removal(level: $0.level, file: $0.file.id) }
+    private func start(_ plan: CompactionPlan, isRequested: Bool) {
+        let parts = plan.parts(bytes: options.compaction.partBytes, partsMax: CompactionOptions.partsMax)
+        let compaction = RunningCompaction(plan, parts: parts.count, isRequested: isRequested, cancellation)
+        compactions.append(compaction)
         switch plan.kind {
         case .drop:
-            counters.droppedFiles += plan.inputs.count
-            commitCompaction(edit, written: [])
+            commitCompaction(compaction)
         case .move:
-            counters.movedFiles += plan.inputs.count
-            edit.added = plan.inputs.map { VersionEdit.Addition(level: plan.outputLevel, file: $0.file) }
-            commitCompaction(edit, written: [])
-        case .merge: merge(plan, edit)
-        }
-    }
-
-    private func merge(_ plan: CompactionPlan, _ removal: VersionEdit) {
-        let tables = plan.inputs.map { engine.tables.table($0.file.number) }
-        let clock = self.clock
-        let output = output(targetFileBytes: options.compaction.targetFileBytes, cancellation)
-        engine.lanes.compaction.submit { [self] in
-            do throws(EngineError) {
-                let files = try CompactionJob.run(plan, tables: tables, clock: clock, output: output)
-                mailbox.post(to: self) { tree in
-                    var edit = removal
-                    edit.added = files.map { VersionEdit.Addition(level: plan.outputLevel, file: $0) }
-                    tree.counters.compactedBytes = tree.counters.compactedBytes.saturatingAdding(
-                        plan.inputs.map(\.file).windowedBytes)
-                    tree.counters.compactionWrittenBytes += files.reduce(0) { $0 + $1.summary.fileBytes }
-                    tree.commitCompaction(edit, written: files.map(\.number))
-                }
-            } catch {
-                mailbox.post(to: self) { $0.compactionFailed(error) }
+            compaction.edit.added = plan.inputs.map {
+                VersionEdit.Addition(level: plan.outputLevel, file: $0.file)
             }
+            commitCompaction(compaction)
+        case .merge:
+            for (number, part) in parts.enumerated() { merge(part, number, of: compaction) }
         }
     }
 
-    /// - Parameter written: files this compaction made, which it owns until the manifest does.
-    private func commitCompaction(_ edit: VersionEdit, written: [UInt64]) {
-        commit(edit) { tree, result in
+    private func merge(_ part: CompactionPlan, _ number: Int, of compaction: RunningCompaction) {
+        let tables = part.inputs.map { engine.tables.table($0.file.number) }
+        let clock = self.clock
+        let output = output(
+            targetFileBytes: options.compaction.targetFileBytes, part.priority, compaction.cancellation)
+        // The compaction belongs to the owner; the job only hands it back.
+        let handle = CompactionHandle(compaction)
+        engine.lanes.compaction.submit(part.priority) { [self] in
+            let result: Result<[FileRecord], EngineError>
+            do throws(EngineError) {
+                result = .success(try CompactionJob.run(part, tables: tables, clock: clock, output: output))
+            } catch {
+                result = .failure(error)
+            }
+            mailbox.post(to: self) { $0.partEnded(number, of: handle.compaction, result) }
+        }
+    }
+
+    private func partEnded(
+        _ number: Int, of compaction: RunningCompaction, _ result: Result<[FileRecord], EngineError>
+    ) {
+        switch result {
+        case .success(let files): compaction.parts[number] = files
+        case .failure(let error):
+            compaction.parts[number] = []
+            if compaction.failure == nil { compaction.failure = error }
+            compaction.cancellation.cancel()
+        }
+        guard compaction.parts.allSatisfy({ $0 != nil }) else { return }
+        let written = compaction.written
+        if let failure = compaction.failure {
+            engine.tables.release(written.map(\.number))
+            remove(compaction)
+            return compactionFailed(failure, compaction)
+        }
+        compaction.edit.added = written.map {
+            VersionEdit.Addition(level: compaction.plan.outputLevel, file: $0)
+        }
+        commitCompaction(compaction)
+    }
+
+    private func commitCompaction(_ compaction: RunningCompaction) {
+        let handle = CompactionHandle(compaction)
+        commit(compaction.edit) { tree, result in
+            let compaction = handle.compaction
             switch result {
             case .success:
-                tree.isCompacting = false
-                tree.unfinishedCompaction = nil
-                tree.engine.tables.release(written)
+                tree.remove(compaction)
+                tree.engine.tables.release(compaction.written.map(\.number))
                 if tree.lifecycle == .closed { return }
-                tree.failures.compaction = nil
-                tree.failures.compactionBlock = nil
-                tree.install(edit)
-                tree.counters.compactions += 1
-                if tree.runsRequest {
-                    tree.runsRequest = false
-                    tree.finishCompactionRequest(.success(()))
-                }
-                tree.startCompaction()
+                tree.compactionCommitted(compaction)
             case .failure(let error):
-                tree.unfinishedCompaction = UnfinishedCompaction(edit: edit, written: written)
+                compaction.isCommitFailed = true
                 if tree.lifecycle == .closed { tree.giveUpUnfinished() }
-                tree.compactionFailed(error)
+                tree.compactionFailed(error, compaction)
             }
             tree.continueClosing()
         }
     }
 
-    private func compactionFailed(_ error: EngineError) {
-        isCompacting = false
+    private func compactionCommitted(_ compaction: RunningCompaction) {
+        if !compactions.contains(where: \.isCommitFailed) {
+            failures.compaction = nil
+            failures.compactionBlock = nil
+        }
+        install(compaction.edit)
+        count(compaction)
+        if compaction.isRequested { finishCompactionRequest(.success(())) }
+        startCompaction()
+    }
+
+    private func count(_ compaction: RunningCompaction) {
+        let plan = compaction.plan
+        counters.compactions += 1
+        switch plan.kind {
+        case .drop: counters.droppedFiles += plan.inputs.count
+        case .move: counters.movedFiles += plan.inputs.count
+        case .merge:
+            let written = compaction.written
+            counters.compactedBytes = counters.compactedBytes.saturatingAdding(plan.inputBytes)
+            counters.compactionWrittenBytes += written.reduce(0) { $0 + $1.summary.fileBytes }
+            guard plan.outputLevel == state.levels.count - 1 else { return }
+            let upper = plan.inputs.lazy.filter { $0.level < plan.outputLevel }.map(\.file)
+            compactionFeedback.merged(
+                upperEntries: upper.windowedEntries, inputEntries: plan.inputs.lazy.map(\.file).windowedEntries,
+                outputEntries: written.windowedEntries)
+        }
+    }
+
+    private func remove(_ compaction: RunningCompaction) { compactions.removeAll { $0 === compaction } }
+
+    private func compactionFailed(_ error: EngineError, _ compaction: RunningCompaction) {
         if case .invalidEntry(let detail) = error {
             failures.compaction = nil
             failures.compactionBlock = CompactionBlock(cause: detail, levelZeroFiles: state.levels[0].count)
-            if runsRequest { finishCompactionRequest(.failure(error)) }
-            runsRequest = false
+            if compaction.isRequested { finishCompactionRequest(.failure(error)) }
+            if dueCompactionRequest != nil { startCompaction() }
             announceIdle()
         } else if lifecycle == .open {
             // A request stays: it is tried again with the compactions.
-            if unfinishedCompaction == nil { runsRequest = false }
             fail(\.compaction, error)
         }
         continueClosing()
@@ -127,10 +216,25 @@ extension Tree {
         announceIdle()
     }
 
-    /// Looks for expired files from time to time, for trees that nobody writes to, and tries a blocked merge again.
+    /// How long the tree has known its files with deletes. Counted from the start of the process: a restart gives old
+    /// deletes more time, and costs nothing to remember.
+    private func deleteAges() -> [UInt64: UInt64] {
+        let now = engine.time.monotonicNanoseconds / 1_000_000
+        var seen: [UInt64: UInt64] = [:]
+        for file in state.files where file.summary.deleteCount > 0 {
+            seen[file.number] = filesWithDeletes[file.number] ?? now
+        }
+        filesWithDeletes = seen
+        return seen.mapValues { now - min($0, now) }
+    }
+
+    /// Looks for expired files, old deletes and hidden parts from time to time, for trees that nobody writes to, and tries a
+    /// blocked merge again. Trees look at different moments, or all would begin to clean up at once.
     func scheduleExpiryCheck() {
         let mailbox = self.mailbox
-        engine.lanes.metadata.submit(afterMilliseconds: options.expiryCheckMilliseconds) {
+        let period = options.expiryCheckMilliseconds
+        let jitter = (id.number &* 0x9E37_79B9_7F4A_7C15) % max(period / 4, 1)
+        engine.lanes.metadata.submit(afterMilliseconds: period - jitter) {
             mailbox.post { tree in
                 guard tree.lifecycle == .open else { return }
                 tree.failures.compactionBlock?.isDue = true
@@ -139,4 +243,11 @@ extension Tree {
             }
         }
     }
+}
+
+/// `@unchecked Sendable`: carried through background jobs, and opened by the owner only.
+private struct CompactionHandle: @unchecked Sendable {
+    let compaction: RunningCompaction
+
+    init(_ compaction: RunningCompaction) { self.compaction = compaction }
 }

@@ -43,7 +43,7 @@ extension Tree {
 
     package var isIdle: Bool {
         if lifecycle == .closed { return true }
-        return sealed.isEmpty && !isFlushing && !isCompacting && unfinishedFlush == nil && unfinishedCompaction == nil
+        return sealed.isEmpty && !isFlushing && !isCompacting && unfinishedFlush == nil
             && compactionRequests.isEmpty && failures.cause == nil && lifecycle == .open
     }
 
@@ -65,13 +65,12 @@ extension Tree {
     var dueCompactionRequest: CompactionRequest? { compactionRequests.first.flatMap { $0.flushesLeft == 0 ? $0 : nil } }
 
     func finishCompactionRequest(_ result: Result<Void, EngineError>) {
-        compactionRequests.removeFirst().completion(result)
+        if !compactionRequests.isEmpty { compactionRequests.removeFirst().completion(result) }
     }
 
     func failMaintenance(_ error: EngineError) {
         let requests = compactionRequests
         compactionRequests = []
-        runsRequest = false
         for request in requests { request.completion(.failure(error)) }
         announceIdle()
     }

@@ -32,6 +32,21 @@ package struct TreeStatistics: Equatable, Sendable {
     package var sealedMemtables = 0
     package var queuedLogBytes = 0
     package var levels: [Level] = []
+    /// Runs of level 0 a read may have to look into; files of level 0 that do not overlap are one.
+    package var levelZeroDepth = 0
+    /// Bytes of files that the tree refers to and whose windows hide them: space it takes and has no use of.
+    package var hiddenBytes: UInt64 = 0
+    package var deletes: UInt64 = 0
+    package var runningCompactions = 0
+    /// What compactions that are due have to read.
+    package var debtBytes: UInt64 = 0
+    /// What the answer to a write waits for compaction, and when writes would stop if level 0 goes on growing as over the
+    /// last flushes; nil while it does not grow.
+    package var writeDelayMilliseconds: UInt64 = 0
+    package var millisecondsToStall: UInt64?
+    /// How long ago the oldest expired entries that still take space expired, by their clock, as far as the files tell. 0
+    /// while there are none. Bounded by the option `reclaimLagMilliseconds` and the time a compaction takes.
+    package var reclaimLagMilliseconds: UInt64 = 0
     /// Entries of memtables and files, each version of a key counted: an upper bound of what is alive.
     package var approximateEntries: UInt64 = 0
     package var batches: UInt64 = 0
@@ -70,6 +85,17 @@ extension Tree {
         result.queuedLogBytes = log?.queuedBytes ?? 0
         result.levels = state.levels.map { level in
             TreeStatistics.Level(files: level.count, bytes: level.windowedBytes)
+        }
+        result.levelZeroDepth = levelZeroDepth
+        result.runningCompactions = compactions.count
+        result.debtBytes = debtBytes
+        result.writeDelayMilliseconds = writeDelayMilliseconds
+        result.millisecondsToStall = stallForecast.millisecondsToStall(stop: options.compaction.levelZeroStop)
+        let clock = self.clock
+        for file in state.files {
+            result.hiddenBytes = result.hiddenBytes.saturatingAdding(file.summary.fileBytes - file.windowedBytes)
+            result.deletes = result.deletes.saturatingAdding(file.summary.deleteCount)
+            result.reclaimLagMilliseconds = max(result.reclaimLagMilliseconds, file.summary.expiredSince(clock) ?? 0)
         }
         let memtableEntries = sealed.reduce(active.entryCount) { $0 + $1.memtable.entryCount }
         result.approximateEntries = state.files.windowedEntries.saturatingAdding(UInt64(memtableEntries))

@@ -34,10 +34,12 @@ extension ServerSession {
             return refuse(header, foreignKey(header, tree, entry: foreign))
         }
         let sequence = message.sequence
+        // Read here, where the tree is the loop's for sure.
+        let delay = tree.tree.writeDelayMilliseconds
         do throws(EngineError) {
             let outcome = try tree.tree.write(
                 message.columns, epoch: message.epoch, sequence: sequence, watermark: message.watermark
-            ) { [self] result in acknowledge(header, tree, sequence, result) }
+            ) { [self] result in acknowledge(header, tree, sequence, delay, result) }
             if case .busy(let reason, let milliseconds) = outcome {
                 refuse(header, busy(tree, sequence, reason, milliseconds))
             }
@@ -48,18 +50,24 @@ extension ServerSession {
 
     /// Comes on the loop that owns the tree: another one when the tree was handed over in between.
     private func acknowledge(
-        _ header: FrameHeader, _ tree: SessionTree, _ sequence: UInt64, _ result: Result<Void, EngineError>
+        _ header: FrameHeader, _ tree: SessionTree, _ sequence: UInt64, _ delay: UInt64,
+        _ result: Result<Void, EngineError>
     ) {
         guard executor.eventLoop.inEventLoop else {
-            return executor.execute { self.acknowledge(header, tree, sequence, result) }
+            return executor.execute { self.acknowledge(header, tree, sequence, delay, result) }
         }
         switch result {
         case .success:
-            let reply = WriteBatchReplyMessage(sequence: sequence)
-            unsafe connection?.reply(to: header, size: reply.encodedSize) { unsafe reply.encode(into: $0) }
+            if delay == 0 && tree.pace.isIdle { return answerWrite(header, sequence) }
+            tree.pace.hold(milliseconds: delay, on: executor.eventLoop) { self.answerWrite(header, sequence) }
         case .failure(let error):
             refuse(header, Refusal(error, attempt: "write batch \(sequence) of \(tree.name)"))
         }
+    }
+
+    private func answerWrite(_ header: FrameHeader, _ sequence: UInt64) {
+        let reply = WriteBatchReplyMessage(sequence: sequence)
+        unsafe connection?.reply(to: header, size: reply.encodedSize) { unsafe reply.encode(into: $0) }
     }
 
     /// Index of the first entry whose key group the tree does not have. Keys ascend, so the ends tell about all.

@@ -14,6 +14,8 @@ package final class SessionTree: @unchecked Sendable {
     /// First bytes a key of the range may have, and the first that are behind it: key groups are big-endian in front of keys.
     package let lowest: [UInt8]
     package let end: [UInt8]
+    /// Answers to writes that are held back.
+    package let pace = WritePace()
 
     package init(
         tree: Tree, id: UInt64, store: String, range: KeyGroupRange, epoch: UInt64, attachment: Attachment

@@ -140,6 +140,8 @@ private func engineOptions(_ configuration: ServerConfiguration) -> EngineOption
         }
     options.table.blockSizeBytes = configuration.blockBytes
     options.table.filterBitsPerKey = configuration.filterBitsPerKey
+    options.compaction.threads = configuration.compactionThreads
+    options.backgroundBytesPerSecond = UInt64(configuration.compactionBytesPerSecond)
     return options
 }
 

@@ -33,6 +33,8 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: "Cache of file blocks, shared by all trees.") var blockCacheBytes: String?
     @Option(help: "Size of a block in a sorted file.") var blockBytes: String?
     @Option(help: "Filter bits for a key in a sorted file.") var filterBitsPerKey: String?
+    @Option(help: "Threads that merge files.") var compactionThreads: String?
+    @Option(help: "What merging may write a second while there are writes.") var compactionBytesPerSecond: String?
     @Option(help: "Largest frame that is taken.") var frameBytesMax: String?
     @Option(help: "Requests that may be outstanding on a connection.") var connectionRequestsMax: String?
     @Option(help: "Request bytes that may be outstanding on a connection.") var connectionBytesMax: String?
@@ -45,7 +47,8 @@ struct ServeCommand: AsyncParsableCommand {
         let single: [(String, String?)] = [
             ("data", data), ("allow_remote", allowRemote.map { "\($0)" }), ("event_loops", eventLoops), ("log", log),
             ("memtable_bytes", memtableBytes), ("block_cache_bytes", blockCacheBytes), ("block_bytes", blockBytes),
-            ("filter_bits_per_key", filterBitsPerKey), ("frame_bytes_max", frameBytesMax),
+            ("filter_bits_per_key", filterBitsPerKey), ("compaction_threads", compactionThreads),
+            ("compaction_bytes_per_second", compactionBytesPerSecond), ("frame_bytes_max", frameBytesMax),
             ("connection_requests_max", connectionRequestsMax), ("connection_bytes_max", connectionBytesMax),
             ("drain", drain), ("idle_tree", idleTree), ("log_level", logLevel),
         ]

@@ -23,6 +23,8 @@ package struct ServerConfiguration: Equatable, Sendable {
     package var blockCacheBytes = 256 << 20
     package var blockBytes = 4096
     package var filterBitsPerKey = 10
+    package var compactionThreads = 2
+    package var compactionBytesPerSecond = 0
     package var frameBytesMax = (16 << 20) + (64 << 10)
     package var connectionRequestsMax = 1024
     package var connectionBytesMax = 64 << 20
@@ -66,6 +68,10 @@ package struct ServerConfiguration: Equatable, Sendable {
         if blockCacheBytes < 64 * blockBytes {
             return "block_cache_bytes (\(blockCacheBytes)) holds fewer than 64 blocks of block_bytes (\(blockBytes)): "
                 + "raise it to \(64 * blockBytes) or more"
+        }
+        if compactionBytesPerSecond > 0 && compactionBytesPerSecond < 1 << 20 {
+            return "compaction_bytes_per_second (\(compactionBytesPerSecond)) is below 1 MiB: a single memtable would "
+                + "be merged for minutes; raise it, or give 0 for no limit"
         }
         if memtableBytes < 16 * blockBytes {
             return "memtable_bytes (\(memtableBytes)) is less than 16 blocks of block_bytes (\(blockBytes)): files "

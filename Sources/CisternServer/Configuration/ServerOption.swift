@@ -83,6 +83,12 @@ extension ServerOption {
             "cache of file blocks, shared by all trees, from 1 MiB"),
         .bytes("block_bytes", \.blockBytes, 512...64 << 10, "size of a block in a sorted file, 512 bytes to 64 KiB"),
         .count("filter_bits_per_key", \.filterBitsPerKey, 0...32, "filter bits for a key in a sorted file, 0 to 32"),
+        .count(
+            "compaction_threads", \.compactionThreads, 1...64,
+            "threads that merge files, 1 to 64; with 2 or more, one is kept for new files"),
+        .bytes(
+            "compaction_bytes_per_second", \.compactionBytesPerSecond, 0...1 << 40,
+            "what merging may write a second while there are writes, from 1 MiB; 0 is no limit"),
         .bytes("frame_bytes_max", \.frameBytesMax, 1 << 20...64 << 20, "largest frame that is taken, 1 MiB to 64 MiB"),
         .count(
             "connection_requests_max", \.connectionRequestsMax, 1...1_000_000,

@@ -2,8 +2,8 @@
 //
 // The inputs are kept sorted by their next key, in a short array: after a step the first one is compared with the second,
 // and moves down only when it is not the smallest any more. A long run from one input costs one comparison an entry, and
-// equal keys are neighbours. Beside each input stand the first 16 bytes of its key as a number; what those do not
-// decide is compared in place.
+// equal keys are neighbours. Beside each input stand the first 24 bytes of its key as numbers, because keys of one
+// map agree in 16 and more; what those do not decide is compared in place.
 //
 // Owned by one thread.
 
@@ -31,10 +31,50 @@ struct Retention {
 }
 
 @safe package final class RunMerge {
-    /// An input's place in the order.
-    private struct Place {
-        var head: UInt128
-        var input: Int
+    /// An input's place in the order: its next key, the first 24 bytes of it as numbers, zero behind a shorter key.
+    @safe private struct Place {
+        static let numberBytes = 24
+
+        let head: UInt128
+        let tail: UInt64
+        let key: UnsafeRawBufferPointer
+        let input: Int
+
+        @inline(__always)
+        init(_ key: UnsafeRawBufferPointer, input: Int) {
+            unsafe self.key = unsafe key
+            self.input = input
+            head = unsafe keyHead(key)
+            tail = unsafe keyWord(key, at: keyHeadBytes)
+        }
+
+        @inline(__always)
+        func isBefore(_ other: Place) -> Bool {
+            if head != other.head { return head < other.head }
+            if tail != other.tail { return tail < other.tail }
+            let order = orderBehindNumbers(other)
+            return order != 0 ? order < 0 : input < other.input
+        }
+
+        @inline(__always)
+        func hasKey(of other: Place) -> Bool {
+            head == other.head && tail == other.tail && orderBehindNumbers(other) == 0
+        }
+
+        @inline(__always)
+        private func orderBehindNumbers(_ other: Place) -> Int {
+            // Both keys are in the numbers; where one ends, the other can only go on with zeros.
+            if unsafe key.count <= Place.numberBytes && other.key.count <= Place.numberBytes {
+                return unsafe key.count &- other.key.count
+            }
+            return longOrder(other)
+        }
+
+        @inline(never)
+        private func longOrder(_ other: Place) -> Int {
+            let isDecided = unsafe min(key.count, other.key.count) >= Place.numberBytes
+            return unsafe compareInPlace(key, other.key, skip: isDecided ? Place.numberBytes : 0)
+        }
     }
 
     private let readers: [RunReader]
@@ -99,7 +139,7 @@ struct Retention {
             guard unsafe try readers[input].nextBlock(&rows[input]) else { continue }
             for place in stride(from: liveCount, to: 0, by: -1) { unsafe order[place] = unsafe order[place - 1] }
             liveCount += 1
-            sink(unsafe Place(head: keyHead(rows[input].key), input: input), from: 0)
+            sink(unsafe Place(rows[input].key, input: input), from: 0)
         }
     }
 
@@ -111,14 +151,14 @@ struct Retention {
         if unsafe rows[input].position == rows[input].count, unsafe try !readers[input].nextBlock(&rows[input]) {
             return remove(place)
         }
-        sink(unsafe Place(head: keyHead(rows[input].key), input: input), from: place)
+        sink(unsafe Place(rows[input].key, input: input), from: place)
     }
 
     /// Fills the free place with `moved`, after the places behind it that come before it have moved up.
     @inline(__always)
     private func sink(_ moved: Place, from free: Int) {
         var free = free
-        while free &+ 1 < liveCount, unsafe isBefore(order[free &+ 1], moved) {
+        while free &+ 1 < liveCount, unsafe order[free &+ 1].isBefore(moved) {
             unsafe order[free] = unsafe order[free &+ 1]
             free &+= 1
         }
@@ -130,25 +170,7 @@ struct Retention {
         for next in place..<max(place, liveCount) { unsafe order[next] = unsafe order[next + 1] }
     }
 
-    @inline(__always)
-    private func isBefore(_ left: Place, _ right: Place) -> Bool {
-        if left.head != right.head { return left.head < right.head }
-        let order = unsafe orderBehindHead(rows[left.input].key, rows[right.input].key)
-        return order != 0 ? order < 0 : left.input < right.input
-    }
-
     /// True when the second input has the first one's key.
     @inline(__always)
-    private func hasDuplicate() -> Bool {
-        guard liveCount > 1, unsafe order[0].head == order[1].head else { return false }
-        return unsafe orderBehindHead(rows[order[0].input].key, rows[order[1].input].key) == 0
-    }
-
-    /// The order of two keys with the same head.
-    @inline(__always)
-    private func orderBehindHead(_ left: UnsafeRawBufferPointer, _ right: UnsafeRawBufferPointer) -> Int {
-        // A head says nothing about where a shorter key ends.
-        let isDecided = min(left.count, right.count) >= keyHeadBytes
-        return unsafe compareInPlace(left, right, skip: isDecided ? keyHeadBytes : 0)
-    }
+    private func hasDuplicate() -> Bool { unsafe liveCount > 1 && order[0].hasKey(of: order[1]) }
 }

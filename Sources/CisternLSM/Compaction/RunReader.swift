@@ -67,11 +67,11 @@ internal import CisternPrimitives
     private var blockNumber = 0
 
     /// Bytes of the file from `chunkStart` on.
-    private var chunk = GrowingBuffer(capacity: RunReader.chunkBytes)
+    @exclusivity(unchecked) private var chunk = GrowingBuffer(capacity: RunReader.chunkBytes)
     private var chunkStart: UInt64 = 0
-    private var keys = GrowingBuffer(capacity: 16 << 10)
-    private var keyStarts = GrowingBuffer(capacity: 1024)
-    private var valueStarts = GrowingBuffer(capacity: 1024)
+    @exclusivity(unchecked) private var keys = GrowingBuffer(capacity: 16 << 10)
+    @exclusivity(unchecked) private var keyStarts = GrowingBuffer(capacity: 1024)
+    @exclusivity(unchecked) private var valueStarts = GrowingBuffer(capacity: 1024)
 
     /// - Precondition: the windows are in key order and do not overlap.
     init(_ windows: [TableWindow]) {
@@ -123,7 +123,7 @@ internal import CisternPrimitives
         nextWindow += 1
         reader = window.reader
         clip = window.clip
-        chunk.reset()
+        unsafe chunk.reset()
         partition = 0
         blockNumber = 0
         guard let clip else {
@@ -171,17 +171,17 @@ internal import CisternPrimitives
 
     /// Brings the block into the chunk.
     private func fetch(_ handle: BlockHandle, _ reader: TableReader, _ index: IndexPartition) throws(EngineError) {
-        if handle.offset >= chunkStart, handle.end <= chunkStart + UInt64(chunk.count) { return }
+        if handle.offset >= chunkStart, unsafe handle.end <= chunkStart + UInt64(chunk.count) { return }
         var last = blockNumber
         while last + 1 < index.count, index.handle(last + 1).end - handle.offset <= UInt64(RunReader.chunkBytes) {
             last += 1
         }
         let byteCount = Int(index.handle(last).end - handle.offset)
-        chunk.reset()
+        unsafe chunk.reset()
         chunkStart = handle.offset
         let target = unsafe UnsafeMutableRawBufferPointer(start: chunk.extend(by: byteCount), count: byteCount)
         do { unsafe try reader.file.read(at: handle.offset, into: target) } catch {
-            chunk.reset()
+            unsafe chunk.reset()
             throw .file(error)
         }
     }
@@ -218,8 +218,8 @@ internal import CisternPrimitives
         let suffixBytes = layout.valueEnds - layout.suffixes
         let byteCount = suffixBytes + layout.prefixCount * count
         guard byteCount <= RunReader.blockKeyBytesMax else { return false }
-        keys.reset()
-        keyStarts.reset()
+        unsafe keys.reset()
+        unsafe keyStarts.reset()
         var target = unsafe keys.extend(by: byteCount)
         let starts = unsafe keyStarts.extend(by: (count + 1) * 4).assumingMemoryBound(to: UInt32.self)
         let prefix = unsafe base + layout.prefix
@@ -250,7 +250,7 @@ internal import CisternPrimitives
 
     private func decodeValues(_ layout: DataLayout, _ base: UnsafeRawPointer) {
         let count = layout.count
-        valueStarts.reset()
+        unsafe valueStarts.reset()
         let starts = unsafe valueStarts.extend(by: (count + 1) * 4).assumingMemoryBound(to: UInt32.self)
         unsafe starts[0] = 0
         guard layout.has(DataBlockFlags.valueEnds) else {

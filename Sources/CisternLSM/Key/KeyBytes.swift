@@ -85,6 +85,21 @@ func keyHead(_ key: UnsafeRawBufferPointer) -> UInt128 {
     return unsafe shortKeyHead(key)
 }
 
+/// Eight bytes of a key as a big-endian number, zero behind its end.
+@inline(__always)
+func keyWord(_ key: UnsafeRawBufferPointer, at offset: Int) -> UInt64 {
+    if offset &+ 8 <= key.count, let base = key.baseAddress {
+        return unsafe UInt64(bigEndian: base.loadUnaligned(fromByteOffset: offset, as: UInt64.self))
+    }
+    return unsafe shortKeyWord(key, at: offset)
+}
+
+private func shortKeyWord(_ key: UnsafeRawBufferPointer, at offset: Int) -> UInt64 {
+    var word: UInt64 = 0
+    for index in offset..<(offset + 8) { word = unsafe word << 8 | (index < key.count ? UInt64(key[index]) : 0) }
+    return word
+}
+
 private func shortKeyHead(_ key: UnsafeRawBufferPointer) -> UInt128 {
     var head: UInt128 = 0
     var index = 0

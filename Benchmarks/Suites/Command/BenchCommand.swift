@@ -57,6 +57,7 @@ struct RunCommand: ParsableCommand {
 
         let library = try RocksLibrary.load()
         let allocator = PeerAllocator.find()
+        print("ours    \(EngineStore.describe())")
         print("peer    \(library.name), \(RocksOptions.describe()), \(allocator?.name ?? "the C library's allocator")")
         print("suite   \(suite)\(quick ? ", quick" : ""), seed \(seed), \(repeats) repeats, load \(loadAverage())")
         var results = Results(suite: suite, peerNames: [.peer: library.name, .lmdb: LMDBStore.name])

@@ -49,6 +49,13 @@ final class EngineStore: BenchStore {
         return options
     }
 
+    static func describe() -> String {
+        let options = EngineOptions(directory: "")
+        return "\(StoreSettings().cacheBytes >> 20) MB cache, \(StoreSettings().memtableBytes >> 20) MB memtables, "
+            + "\(options.table.blockSizeBytes >> 10) KB blocks, \(options.table.filterBitsPerKey) bits of filter a key, no log "
+            + "unless the case is about it"
+    }
+
     static func identity(_ groups: Range<Int>) -> TreeIdentity {
         TreeIdentity(
             store: "bench",
@@ -155,6 +162,9 @@ final class EngineStore: BenchStore {
     }
 
     func pump() { owner.run() }
+
+    /// Wakes when the owner has something to do, as an event loop does.
+    func nap() { owner.waitForWork(milliseconds: 1) }
 
     func advanceClock(milliseconds: UInt64) {
         time.advance(milliseconds)

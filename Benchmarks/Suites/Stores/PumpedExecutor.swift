@@ -28,8 +28,8 @@ final class PumpedExecutor: TreeExecutor {
         }
     }
 
-    func waitForWork() {
-        _ = arrived.wait(timeout: .now() + .milliseconds(100))
+    func waitForWork(milliseconds: Int = 100) {
+        _ = arrived.wait(timeout: .now() + .milliseconds(milliseconds))
         run()
     }
 

@@ -16,8 +16,9 @@ struct RocksOptions {
     let timeToLive: UnsafeMutablePointer<bench_ttl_state>?
 
     static func describe() -> String {
-        "bloom 10 bits, partitioned index and filters in the cache, top level pinned, \(blockBytes >> 10) KB blocks, "
-            + "\(writeBuffers) write buffers, \(backgroundJobs) background jobs, dynamic level sizes, no log"
+        "\(StoreSettings().cacheBytes >> 20) MB LRU cache, bloom 10 bits, partitioned index and filters in the cache, top level "
+            + "pinned, \(blockBytes >> 10) KB blocks, \(writeBuffers) write buffers of \(StoreSettings().memtableBytes >> 20) MB, "
+            + "\(backgroundJobs) background jobs, dynamic level sizes, no log"
     }
 
     init(_ library: RocksLibrary, _ settings: StoreSettings) throws {

@@ -16,6 +16,7 @@ struct CisternCommand: AsyncParsableCommand {
             VerifyCommand.self,
             SnapshotsCommand.self,
             ScanCommand.self,
+            UpgradeCommand.self,
             ExampleCommand.self,
         ])
 }

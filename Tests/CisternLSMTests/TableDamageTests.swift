@@ -65,14 +65,14 @@ import Testing
         let (_, bytes) = try smallTable()
         var newer = bytes
         let footer = bytes.count - 64
-        newer[footer + 48] = 2
+        newer[footer + 48] = 3
         let crc = CRC32C.checksum(Array(newer[footer..<(footer + 52)]))
         for index in 0..<4 { newer[footer + 52 + index] = UInt8(truncatingIfNeeded: crc >> UInt32(8 * index)) }
         guard case .unsupported(let detail)? = engineError({ _ = try openTable(MemoryFile(bytes: newer)) }) else {
             Issue.record("a newer format was opened")
             return
         }
-        #expect(detail.contains("format 2"))
+        #expect(detail.contains("format 3"))
     }
 
     /// Bytes that somebody wrote on purpose: every block in turn gets random changes under a valid checksum. Anything may be

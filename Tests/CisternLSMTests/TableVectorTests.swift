@@ -3,17 +3,23 @@ import CisternPrimitives
 import CisternTestKit
 import Testing
 
-/// proto-spec/vectors/sst-v1.hex, both ways: the writer produces these bytes, and these bytes read back as the entries.
+/// proto-spec/vectors/sst-v1.hex and sst-v2.hex, both ways: the writer produces these bytes, and these bytes read back as the
+/// entries.
 @Suite struct TableVectorTests {
-    @Test func theWriterProducesTheVector() throws {
-        let (file, _) = try writeTable(Self.entries, Self.options)
-        let difference = try GoldenFile.difference("sst-v1.hex", from: Self.annotate(file.bytes))
+    @Test(arguments: [1, 2] as [UInt32]) func theWriterProducesTheVector(version: UInt32) throws {
+        var options = Self.options
+        options.formatVersion = version
+        let (file, _) = try writeTable(Self.entries, options)
+        let difference = try GoldenFile.difference("sst-v\(version).hex", from: Self.annotate(file.bytes, version))
         #expect(difference == nil)
     }
 
-    @Test func theVectorReadsBack() throws {
-        let table = try openTable(MemoryFile(bytes: try GoldenFile.bytes("sst-v1.hex")))
+    @Test(arguments: [1, 2] as [UInt32]) func theVectorReadsBack(version: UInt32) throws {
+        let table = try openTable(MemoryFile(bytes: try GoldenFile.bytes("sst-v\(version).hex")))
         try table.verify()
+        #expect(table.summary.formatVersion == version)
+        #expect(table.summary.minExpiryProcessing == (version == 1 ? 0 : 1_700_000_000_000))
+        #expect(table.summary.minExpiryEvent == (version == 1 ? 0 : 1_600_000_000_000))
         #expect(try EntryCursor.table(table.cursor()).drain() == Self.entries)
         for entry in Self.entries {
             #expect(try table.value(entry.key) == (entry.kind == .delete ? nil : entry.value))
@@ -46,11 +52,11 @@ import Testing
 
     // MARK: Annotation
 
-    private static func annotate(_ bytes: [UInt8]) -> String {
+    private static func annotate(_ bytes: [UInt8], _ version: UInt32) -> String {
         let anatomy = TableAnatomy(bytes)
         var hex = AnnotatedHex(
             title: """
-                Sorted file, version 1: eleven entries, blocks of 64 bytes, two blocks a partition. See ../sst.md.
+                Sorted file, version \(version): eleven entries, blocks of 64 bytes, two blocks a partition. See ../sst.md.
                 Rewritten by CISTERN_REWRITE=1 swift test --filter TableVectorTests.
                 """)
         hex.section("header")
@@ -65,7 +71,7 @@ import Testing
                 hex.section("filter partition")
                 hex.field(anatomy.payload(block), "blocks of eight u32 words")
             case 4: annotateTop(anatomy, block, &hex)
-            default: annotateProperties(anatomy, block, &hex)
+            default: annotateProperties(anatomy, block, version, &hex)
             }
             hex.field(bytes[(block.end - 5)..<(block.end - 4)], "type")
             hex.field(bytes[(block.end - 4)..<block.end], "CRC-32C of payload, type and offset \(block.offset)")
@@ -147,7 +153,7 @@ import Testing
     }
 
     private static func annotateProperties(
-        _ anatomy: TableAnatomy, _ block: TableAnatomy.Block, _ hex: inout AnnotatedHex
+        _ anatomy: TableAnatomy, _ block: TableAnatomy.Block, _ version: UInt32, _ hex: inout AnnotatedHex
     ) {
         var at = block.offset
         func take(_ size: Int, _ note: String) {
@@ -165,6 +171,9 @@ import Testing
         take(2, "last key group")
         take(1 + Int(anatomy.bytes[at]), "smallest key")
         take(1 + Int(anatomy.bytes[at]), "largest key")
+        if version == 1 { return }
+        take(8, "earliest processing-time expiry")
+        take(8, "earliest event-time expiry")
     }
 
     private static func annotateFooter(_ bytes: [UInt8], _ hex: inout AnnotatedHex) {

@@ -95,6 +95,8 @@ package final class Engine: Sendable {
         _ options: EngineOptions, fileSystem: any FileSystem, time: any TimeSource, lanes: EngineLanes,
         contents: DirectoryContents, lock: any DirectoryLock
     ) {
+        var options = options
+        options.table.formatVersion = DirectoryRecovery.tableVersion(inFormat: contents.format)
         self.options = options
         self.fileSystem = fileSystem
         self.time = time

@@ -10,7 +10,7 @@ func inspectTable(
     let table = try TableReader.open(file: file, number: 0, cache: BlockCache(capacityBytes: 0))
     let summary = table.summary
     let reader = CacheReader(table.cache)
-    visit(InspectedPart(0..<UInt64(TableFormat.headerBytes), "header", "version \(TableFormat.version)"))
+    visit(InspectedPart(0..<UInt64(TableFormat.headerBytes), "header", "version \(summary.formatVersion)"))
     var last = UInt64(TableFormat.headerBytes)
     for partition in 0..<table.top.count {
         let row = table.top.row(partition)

@@ -50,6 +50,11 @@ struct DirectoryRecovery {
     /// Format 1: segments belong to their tree alone. A program that knows only this one removes those of trees that are no
     /// more, so in such a directory nobody else may refer to them.
     static let formatVersionOfOwnLogs: UInt16 = 1
+    /// The version of sorted files that a directory of a format gets.
+    static func tableVersion(inFormat format: UInt16) -> UInt32 {
+        format > formatVersionOfOwnLogs ? TableFormat.versions.upperBound : TableFormat.versions.lowerBound
+    }
+
     static let formatMagic: UInt32 = 0x5453_4943
 
     func run() throws(EngineError) -> DirectoryContents {
@@ -74,6 +79,11 @@ struct DirectoryRecovery {
         }
         let path = root + "/" + DataDirectory.formatName
         if try asEngineError({ () throws(FileError) in try fileSystem.exists(path) }) { return try checkFormat(path) }
+        try writeFormat()
+        return DirectoryRecovery.formatVersion
+    }
+
+    private func writeFormat() throws(EngineError) {
         var writer = ByteWriter(capacity: 8)
         writer.writeInteger(DirectoryRecovery.formatMagic)
         writer.writeInteger(DirectoryRecovery.formatVersion)
@@ -81,7 +91,17 @@ struct DirectoryRecovery {
         try asEngineError { () throws(FileError) in
             try AtomicFile.write(writer.bytes, to: DataDirectory.formatName, in: root, fileSystem: fileSystem)
         }
-        return DirectoryRecovery.formatVersion
+    }
+
+    /// What a directory that exists says.
+    func format() throws(EngineError) -> UInt16 { try checkFormat(root + "/" + DataDirectory.formatName) }
+
+    /// Raises the format to the newest. What is written from then on, programs that know only older formats cannot read.
+    /// - Returns: the format there was.
+    func upgrade() throws(EngineError) -> UInt16 {
+        let found = try format()
+        if found != DirectoryRecovery.formatVersion { try writeFormat() }
+        return found
     }
 
     private func checkFormat(_ path: String) throws(EngineError) -> UInt16 {

@@ -33,7 +33,10 @@ enum TableBlockType: UInt8 {
 enum TableFormat {
     /// "CISTSST1" read as bytes.
     static let magic: UInt64 = 0x3154_5353_5453_4943
-    static let version: UInt32 = 1
+    /// On disk: never renumber. Version 2: filters know map prefixes, properties the earliest expiries.
+    static let versions: ClosedRange<UInt32> = 1...2
+    /// From this one on.
+    static let versionWithPrefixes: UInt32 = 2
     static let headerBytes = 16
     static let footerBytes = 64
     /// Type and checksum behind each payload.
@@ -46,7 +49,7 @@ enum TableFormat {
     static let partitionBytesMax = 1 << 30
     static let blockPayloadBytesMax = valueBytesMax + (4 << 20)
 
-    static func header() -> [UInt8] {
+    static func header(version: UInt32) -> [UInt8] {
         var writer = ByteWriter(capacity: headerBytes)
         writer.writeInteger(magic)
         writer.writeInteger(version)
@@ -82,6 +85,7 @@ struct TableFooter {
     var topIndex: BlockHandle
     var properties: BlockHandle
     var fileBytes: UInt64
+    var version: UInt32
 
     func encode() -> [UInt8] {
         var writer = ByteWriter(capacity: TableFormat.footerBytes)
@@ -91,7 +95,7 @@ struct TableFooter {
         writer.writeInteger(properties.payloadBytes)
         writer.writeInteger(fileBytes)
         writer.writeBytes([UInt8](repeating: 0, count: 16))
-        writer.writeInteger(TableFormat.version)
+        writer.writeInteger(version)
         writer.writeInteger(CRC32C.checksum(writer.bytes))
         writer.writeInteger(TableFormat.magic)
         return writer.bytes
@@ -115,17 +119,18 @@ struct TableFooter {
         guard found == crc else {
             throw tableCorruption(path, start + 52, "the footer's checksum is \(found), recorded is \(crc)")
         }
-        guard version == TableFormat.version else {
+        guard TableFormat.versions.contains(version) else {
             throw .unsupported(
                 detail:
-                    "\(path) has table format \(version); this program reads \(TableFormat.version): use a newer one")
+                    "\(path) has table format \(version); this program reads \(TableFormat.versions): use a newer one")
         }
         guard recordedBytes == fileBytes else {
             throw tableCorruption(path, start + 24, "the file has \(fileBytes) bytes, the footer says \(recordedBytes)")
         }
         let footer = TableFooter(
             topIndex: BlockHandle(offset: topOffset, payloadBytes: topBytes),
-            properties: BlockHandle(offset: propertiesOffset, payloadBytes: propertiesBytes), fileBytes: fileBytes)
+            properties: BlockHandle(offset: propertiesOffset, payloadBytes: propertiesBytes), fileBytes: fileBytes,
+            version: version)
         for handle in [footer.topIndex, footer.properties] where handle.offset > start || handle.end > start {
             throw tableCorruption(path, start, "a block at \(handle.offset) runs into the footer")
         }

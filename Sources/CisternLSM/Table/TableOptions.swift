@@ -1,6 +1,8 @@
 // The knobs of a table. Stored in its properties; a reader needs none of them.
 
 package struct TableOptions: Equatable, Sendable {
+    /// What is written; a reader knows all. The engine takes it from the format of the data directory.
+    package var formatVersion = TableFormat.versions.upperBound
     /// A data block is cut when the next entry would make it larger.
     package var blockSizeBytes = 4096
     /// Bits of filter an entry, 0 for none. 10 gives about 1 % false positives.
@@ -18,6 +20,9 @@ package struct TableOptions: Equatable, Sendable {
     package init() {}
 
     package func validate() throws(EngineError) {
+        guard TableFormat.versions.contains(formatVersion) else {
+            throw .unsupported(detail: "formatVersion \(formatVersion) is outside \(TableFormat.versions)")
+        }
         guard TableOptions.blockSizeBytesRange.contains(blockSizeBytes) else {
             throw .unsupported(
                 detail: "blockSizeBytes \(blockSizeBytes) is outside \(TableOptions.blockSizeBytesRange)")

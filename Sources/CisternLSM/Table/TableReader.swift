@@ -31,13 +31,17 @@ package import CisternPrimitives
         let footerStart = size - UInt64(TableFormat.footerBytes)
         let tail = try readBytes(file, at: footerStart, count: TableFormat.footerBytes)
         let footer = unsafe try TableFooter.decode(UnsafeRawBufferPointer(tail.bytes), path: file.path, fileBytes: size)
-        guard unsafe Array(header.bytes) == TableFormat.header() else {
-            throw tableCorruption(file.path, 0, "the header is not that of a table of format \(TableFormat.version)")
+        guard unsafe Array(header.bytes) == TableFormat.header(version: footer.version) else {
+            throw tableCorruption(file.path, 0, "the header is not that of a table of format \(footer.version)")
         }
         let properties = try readBlock(file, footer.properties, .properties)
         guard let summary = unsafe TableSummary.decode(properties.slice(0, properties.payloadBytes), fileBytes: size)
         else {
             throw tableCorruption(file.path, footer.properties.offset, "the properties are malformed")
+        }
+        guard summary.formatVersion == footer.version else {
+            throw tableCorruption(
+                file.path, footer.properties.offset, "the properties are not those of format \(footer.version)")
         }
         let topBlock = try readBlock(file, footer.topIndex, .topIndex)
         let payload = unsafe topBlock.slice(0, topBlock.payloadBytes)

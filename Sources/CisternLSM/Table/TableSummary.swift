@@ -3,6 +3,7 @@
 //    u64 entries │ u64 deletes │ u64 appends │ u64 never-expiring │ u64 latest processing-time expiry │ u64 latest event-time
 //    expiry │ u64 key bytes │ u64 value bytes │ u64 data blocks │ u32 block size │ u32 filter bits a key
 //    u16 first key group │ u16 last key group │ varint-prefixed smallest key │ varint-prefixed largest key
+//    from version 2 on: u64 earliest processing-time expiry │ u64 earliest event-time expiry
 
 internal import CisternFileSystem
 package import CisternPrimitives
@@ -17,6 +18,9 @@ package struct TableSummary: Equatable, Sendable {
     /// Latest expiry by each clock, in milliseconds, of puts and appends; 0 when none has one.
     package var maxExpiryProcessing: UInt64 = 0
     package var maxExpiryEvent: UInt64 = 0
+    /// Earliest expiry by each clock, in milliseconds, of puts and appends; 0 when none has one. From version 2 on.
+    package var minExpiryProcessing: UInt64 = 0
+    package var minExpiryEvent: UInt64 = 0
     package var rawKeyBytes: UInt64 = 0
     package var rawValueBytes: UInt64 = 0
     package var dataBlockCount: UInt64 = 0
@@ -26,6 +30,8 @@ package struct TableSummary: Equatable, Sendable {
     package var smallestKey: [UInt8] = []
     package var largestKey: [UInt8] = []
     package var fileBytes: UInt64 = 0
+    /// Of the file. Told by what the properties end with.
+    package var formatVersion = TableFormat.versions.lowerBound
 
     package init() {}
 
@@ -60,8 +66,10 @@ package struct TableSummary: Equatable, Sendable {
         let expiry = entry.expiry
         if expiry == .never { return }
         if expiry.isEventTime {
+            minExpiryEvent = earliest(minExpiryEvent, expiry.milliseconds)
             maxExpiryEvent = max(maxExpiryEvent, expiry.milliseconds)
         } else {
+            minExpiryProcessing = earliest(minExpiryProcessing, expiry.milliseconds)
             maxExpiryProcessing = max(maxExpiryProcessing, expiry.milliseconds)
         }
     }
@@ -78,6 +86,10 @@ package struct TableSummary: Equatable, Sendable {
         writer.writeInteger(keyGroups.last)
         writer.writeLengthPrefixed(smallestKey)
         writer.writeLengthPrefixed(largestKey)
+        if formatVersion >= TableFormat.versionWithPrefixes {
+            writer.writeInteger(minExpiryProcessing)
+            writer.writeInteger(minExpiryEvent)
+        }
         return writer.bytes
     }
 
@@ -91,10 +103,17 @@ package struct TableSummary: Equatable, Sendable {
         }
         guard let blockSize: UInt32 = reader.readInteger(), let filterBits: UInt32 = reader.readInteger(),
             let first: UInt16 = reader.readInteger(), let last: UInt16 = reader.readInteger(), first <= last,
-            let smallest = unsafe reader.readLengthPrefixed(), let largest = unsafe reader.readLengthPrefixed(),
-            reader.isAtEnd
+            let smallest = unsafe reader.readLengthPrefixed(), let largest = unsafe reader.readLengthPrefixed()
         else { return nil }
         var summary = TableSummary()
+        if !reader.isAtEnd {
+            guard let processing: UInt64 = reader.readInteger(), let event: UInt64 = reader.readInteger(),
+                reader.isAtEnd
+            else { return nil }
+            summary.formatVersion = TableFormat.versionWithPrefixes
+            summary.minExpiryProcessing = processing
+            summary.minExpiryEvent = event
+        }
         summary.entryCount = numbers[0]
         summary.deleteCount = numbers[1]
         summary.appendCount = numbers[2]
@@ -113,3 +132,6 @@ package struct TableSummary: Equatable, Sendable {
         return summary
     }
 }
+
+/// Of expiries, where 0 stands for none so far.
+private func earliest(_ soFar: UInt64, _ new: UInt64) -> UInt64 { soFar == 0 ? new : min(soFar, new) }

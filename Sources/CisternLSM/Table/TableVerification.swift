@@ -58,7 +58,14 @@ extension TableReader {
         if unsafe compareBytes(separator, entry.key) > 0 { return "lies before its block's separator" }
         let hash = unsafe Hash64.hash(entry.key)
         if tag != DataBlockFormat.tag(ofHash: hash) { return "has a tag that is not its key's" }
-        if let filter, !filter.mayContain(hash) { return "is missing in its partition's filter" }
+        guard let filter else { return nil }
+        if !filter.mayContain(hash) { return "is missing in its partition's filter" }
+        if summary.formatVersion >= TableFormat.versionWithPrefixes,
+            let count = unsafe mapPrefixCount(of: entry.key),
+            unsafe !filter.mayContain(Hash64.hash(UnsafeRawBufferPointer(rebasing: entry.key[..<count])))
+        {
+            return "has a map prefix that is missing in its partition's filter"
+        }
         return nil
     }
 
@@ -72,6 +79,11 @@ extension TableReader {
         found.smallestKey = summary.smallestKey
         found.largestKey = largest
         found.keyGroups = summary.keyGroups
+        found.formatVersion = summary.formatVersion
+        if summary.formatVersion < TableFormat.versionWithPrefixes {
+            found.minExpiryProcessing = 0
+            found.minExpiryEvent = 0
+        }
         guard found == expected else {
             throw tableCorruption(path, 0, "the properties say \(expected), the entries are \(found)")
         }

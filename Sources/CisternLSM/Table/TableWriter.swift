@@ -30,6 +30,9 @@ package final class TableWriter {
     private var summary = TableSummary()
     private var partitionEntries: UInt32 = 0
     private var partitionCount = 0
+    private let notesPrefixes: Bool
+    /// Size of the map prefix that the partition's filter got last, 0 for none.
+    private var notedPrefixBytes = 0
 
     /// - Parameters:
     ///   - number: the file's number, under which `cache` will be asked for its blocks.
@@ -43,7 +46,9 @@ package final class TableWriter {
         self.cache = cache
         summary.blockSizeBytes = UInt32(options.blockSizeBytes)
         summary.filterBitsPerKey = UInt32(options.filterBitsPerKey)
-        unsafe output.append(TableFormat.header())
+        summary.formatVersion = options.formatVersion
+        notesPrefixes = options.formatVersion >= TableFormat.versionWithPrefixes && options.filterBitsPerKey > 0
+        unsafe output.append(TableFormat.header(version: options.formatVersion))
     }
 
     /// Bytes the file has or will have for what was added so far, without the metadata that is still open.
@@ -59,6 +64,7 @@ package final class TableWriter {
         if unsafe block.count > 0, unsafe block.byteCount &+ size > options.blockSizeBytes { try finishBlock() }
         if unsafe block.count == 0 { unsafe beginBlock(entry.key) }
         let hash = unsafe Hash64.hash(entry.key)
+        if notesPrefixes { unsafe notePrefix(of: entry.key) }
         unsafe hashes.appendInteger(hash)
         unsafe block.add(entry, hash: hash, to: &output)
         if entry.kind != .put || entry.expiry != .never { noteExpiry(entry) }
@@ -83,7 +89,8 @@ package final class TableWriter {
         unsafe output.append(summary.encode())
         let properties = try endBlock(at: propertiesStart, .properties)
         summary.fileBytes = position + UInt64(TableFormat.footerBytes)
-        let footer = TableFooter(topIndex: topIndex, properties: properties, fileBytes: summary.fileBytes)
+        let footer = TableFooter(
+            topIndex: topIndex, properties: properties, fileBytes: summary.fileBytes, version: options.formatVersion)
         unsafe output.append(footer.encode())
         try flushOutput()
         do { try file.sync() } catch { throw .file(error) }
@@ -124,6 +131,21 @@ package final class TableWriter {
             detail:
                 unsafe "\(file.path): entry \(summary.entryCount + UInt64(block.count)) has a key that is not greater than the one before"
         )
+    }
+
+    /// Puts what the keys of a map begin with into the filter, once a map and partition.
+    @inline(__always)
+    private func notePrefix(of key: UnsafeRawBufferPointer) {
+        guard let count = unsafe mapPrefixCount(of: key), count < key.count else { return }
+        let previous = unsafe block.count > 0 ? block.lastKey : lastKey.bytes
+        // A key that begins as the one before, whose prefix is noted or is the whole key, has the same prefix.
+        if unsafe count == notedPrefixBytes && previous.count >= count
+            && bytesAreEqual(previous.baseAddress!, key.baseAddress!, count: count)
+        {
+            return
+        }
+        notedPrefixBytes = count
+        unsafe hashes.appendInteger(Hash64.hash(UnsafeRawBufferPointer(rebasing: key[..<count])))
     }
 
     private func beginBlock(_ key: UnsafeRawBufferPointer) {
@@ -184,6 +206,7 @@ package final class TableWriter {
         unsafe hashes.reset()
         partitionEntries = 0
         partitionCount += 1
+        notedPrefixBytes = 0
     }
 
     // MARK: Write-through: a copy of what stands in the output from `start` on, for the cache.

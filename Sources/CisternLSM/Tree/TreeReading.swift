@@ -52,10 +52,10 @@ extension Tree {
     ) throws(EngineError) -> [UInt8]? {
         guard lifecycle != .closed else { throw .closed(tree: name) }
         counters.scans += 1
-        let cursor = MergingCursor(
-            try scanSources(from: start, to: end), clock: clock)
         // Borrowed for the whole scan: a copy with an address that stays.
         let bounds = ScanBounds(start, end)
+        let map = unsafe MapRange(from: bounds.start, to: bounds.end)
+        let cursor = MergingCursor(try scanSources(from: start, to: end, map), clock: clock)
         var isPositioned = unsafe try cursor.seek(to: bounds.start)
         var entries = 0
         var bytes = 0
@@ -79,22 +79,31 @@ extension Tree {
         return nil
     }
 
-    private func scanSources(from start: [UInt8], to end: [UInt8]) throws(EngineError) -> [EntryCursor] {
+    /// - Parameter map: the one map that the range is about, if it is: files whose filters do not know it are left out.
+    private func scanSources(
+        from start: [UInt8], to end: [UInt8], _ map: MapRange?
+    ) throws(EngineError) -> [EntryCursor] {
         var sources: [EntryCursor] = [.memtable(active.cursor(from: start, to: end))]
         for memtable in sealed.reversed() { sources.append(.memtable(memtable.memtable.cursor(from: start, to: end))) }
-        for file in version.levels[0] where isInside(file, start, end) {
+        for file in version.levels[0] where try isInside(file, start, end, map) {
             sources.append(.level(LevelCursor([try window(file)], reader: cacheReader)))
         }
         for level in version.levels.dropFirst() {
             var run: [TableWindow] = []
-            for file in level where isInside(file, start, end) { run.append(try window(file)) }
+            for file in level where try isInside(file, start, end, map) { run.append(try window(file)) }
             if !run.isEmpty { sources.append(.level(LevelCursor(run, reader: cacheReader))) }
         }
         return sources
     }
 
-    private func isInside(_ file: FileReference, _ start: [UInt8], _ end: [UInt8]) -> Bool {
-        compareKeys(file.largestKey, start) >= 0 && (end.isEmpty || compareKeys(file.smallestKey, end) < 0)
+    private func isInside(
+        _ file: FileReference, _ start: [UInt8], _ end: [UInt8], _ map: MapRange?
+    ) throws(EngineError) -> Bool {
+        guard compareKeys(file.largestKey, start) >= 0, end.isEmpty || compareKeys(file.smallestKey, end) < 0 else {
+            return false
+        }
+        guard let map else { return true }
+        return try file.table.reader().mayContain(map, reader: cacheReader)
     }
 
     private func window(_ file: FileReference) throws(EngineError) -> TableWindow {

@@ -1,6 +1,7 @@
 #define _GNU_SOURCE
 #include "cistern_shims.h"
 
+#include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -119,3 +120,9 @@ uint32_t cistern_crc32c(uint32_t crc, const void *bytes, size_t length) {
 }
 
 void cistern_set_thread_name(const char *name) { pthread_setname_np(pthread_self(), name); }
+
+void cistern_start_writeback(int descriptor, uint64_t offset, uint64_t length) {
+#if defined(__linux__)
+    (void)sync_file_range(descriptor, (off_t)offset, (off_t)length, SYNC_FILE_RANGE_WRITE);
+#endif
+}

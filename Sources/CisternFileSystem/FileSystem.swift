@@ -33,10 +33,16 @@ package protocol AppendFile: AnyObject, Sendable {
     /// Bytes appended so far.
     var size: UInt64 { get }
     func append(_ bytes: UnsafeRawBufferPointer) throws(FileError)
+    /// A hint: what was appended since the last hint may go to the disk now, so that a later `sync` finds little to do.
+    func startWriteback()
     /// Data and size are durable when this returns. After a failure the file must not be used again.
     func sync() throws(FileError)
     /// Idempotent.
     func close()
+}
+
+extension AppendFile {
+    package func startWriteback() {}
 }
 
 /// Positioned reads from any thread.

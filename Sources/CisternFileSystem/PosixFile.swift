@@ -1,5 +1,6 @@
 // Open descriptors of `PosixFileSystem`.
 
+internal import CCisternShims
 internal import Glibc
 
 /// Owned by one thread at a time, as `AppendFile` says; that is why its variables need no lock.
@@ -7,6 +8,7 @@ final class PosixAppendFile: AppendFile, @unchecked Sendable {
     let path: String
     private var descriptor: Int32
     private(set) var size: UInt64 = 0
+    private var hintedSize: UInt64 = 0
 
     init(path: String, descriptor: Int32) {
         self.path = path
@@ -26,6 +28,11 @@ final class PosixAppendFile: AppendFile, @unchecked Sendable {
             written += count
             size += UInt64(count)
         }
+    }
+
+    func startWriteback() {
+        cistern_start_writeback(descriptor, hintedSize, size - hintedSize)
+        hintedSize = size
     }
 
     func sync() throws(FileError) {

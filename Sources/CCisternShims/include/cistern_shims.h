@@ -14,4 +14,7 @@ void cistern_set_thread_name(const char *name);
 // Asks the CPU to load the cache line of `address`, which need not be valid. Inlined into its callers.
 static inline void cistern_prefetch(const void *address) { __builtin_prefetch(address); }
 
+// Asks the kernel to start writing a range of a file; waits for nothing and promises nothing.
+void cistern_start_writeback(int descriptor, uint64_t offset, uint64_t length);
+
 #endif

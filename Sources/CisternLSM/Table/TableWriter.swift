@@ -9,12 +9,15 @@ package import CisternPrimitives
 package final class TableWriter {
     /// How much is gathered before the file is appended to.
     private static let appendBytes = 512 << 10
+    /// The kernel is asked to write this much at a time, so that the sync at the end waits for little.
+    private static let writebackBytes: UInt64 = 4 << 20
 
     private let file: any AppendFile
     private let options: TableOptions
     private let number: UInt64
     private let cache: BlockCache?
     @exclusivity(unchecked) private var output = GrowingBuffer(capacity: TableWriter.appendBytes + (64 << 10))
+    private var writebackStart: UInt64 = 0
     /// Offset in the file of the first byte of `output`.
     private var outputStart: UInt64 = 0
     @exclusivity(unchecked) private var block = DataBlockBuilder()
@@ -250,5 +253,9 @@ package final class TableWriter {
         do { unsafe try file.append(output.bytes) } catch { throw .file(error) }
         unsafe outputStart += UInt64(output.count)
         unsafe output.reset()
+        if outputStart - writebackStart >= TableWriter.writebackBytes {
+            file.startWriteback()
+            writebackStart = outputStart
+        }
     }
 }

@@ -1,41 +1,89 @@
 // Several sources, newest first, as one: the live values in key order, what a scan sees. Owned by one thread. Compaction has
 // a merge of its own, `RunMerge`, whose inputs are read as blocks.
 //
-// A binary heap of source numbers by (key, age): the newest source of the smallest key is on top. The 16 first bytes of each
-// source's key are kept as a number beside it, so that most comparisons touch no key. The top source stays where it is while
-// its entry is shown, so puts are handed through without a copy; duplicates of its key below are skipped under it.
+// A binary heap of source numbers by (key, age): the newest source of the smallest key is on top. Beside each source stand its
+// entry and 16 bytes of its key as a number, from where the keys of the range begin to differ, so that most comparisons touch
+// no key. The top source stays where it is while its entry is shown, so puts are handed through without a copy; duplicates of
+// its key below are skipped under it. A source whose next key lies behind the range has ended.
+//
+// Used again from scan to scan: `begin`, `add` for each source, then a seek.
 
 package import CisternPrimitives
 
 @safe package final class MergingCursor {
-    private let sources: [EntryCursor]
-    private let clock: ExpiryClock
-    /// Source numbers as a heap; `heads` and `keys` are by source number.
-    private let heap: UnsafeMutablePointer<Int>
-    private let heads: UnsafeMutablePointer<UInt128>
-    private let keys: UnsafeMutablePointer<UnsafeRawBufferPointer>
+    private var sources: [EntryCursor] = []
+    private var clock: ExpiryClock
+    /// Where the range ends, empty: nowhere; and how many bytes all its keys share. Of `retained`.
+    private var end: UnsafeRawBufferPointer
+    private var sharedCount = 0
+    private var capacity: Int
+    /// Source numbers as a heap; the others are by source number.
+    private var heap: UnsafeMutablePointer<Int>
+    private var heads: UnsafeMutablePointer<UInt128>
+    private var entries: UnsafeMutablePointer<EntryView>
+    /// The table cursor that a source moves by, where it has one: most steps stay in its block.
+    private var tables: UnsafeMutablePointer<Unmanaged<TableCursor>?>
     private var heapCount = 0
     private var needsAdvance = false
     private let fold = FoldBuffer()
     private var current: EntryView?
 
     /// - Parameter cursors: newest first; no source outside of these holds older entries of their keys.
-    package init(_ cursors: [EntryCursor], clock: ExpiryClock) {
-        sources = cursors
-        self.clock = clock
-        let capacity = max(cursors.count, 1)
-        unsafe heap = .allocate(capacity: capacity)
-        unsafe heads = .allocate(capacity: capacity)
-        unsafe keys = .allocate(capacity: capacity)
-        unsafe heap.initialize(repeating: 0, count: capacity)
-        unsafe heads.initialize(repeating: 0, count: capacity)
-        unsafe keys.initialize(repeating: UnsafeRawBufferPointer(start: nil, count: 0), count: capacity)
+    package convenience init(_ cursors: [EntryCursor], clock: ExpiryClock) {
+        self.init(capacity: cursors.count, clock: clock)
+        for cursor in cursors { add(cursor) }
     }
 
-    deinit {
+    init(capacity wanted: Int = 8, clock: ExpiryClock = ExpiryClock(processing: 0, event: 0)) {
+        self.clock = clock
+        unsafe end = unsafe UnsafeRawBufferPointer(start: nil, count: 0)
+        capacity = max(wanted, 1)
+        unsafe heap = .allocate(capacity: capacity)
+        unsafe heads = .allocate(capacity: capacity)
+        unsafe entries = .allocate(capacity: capacity)
+        unsafe tables = .allocate(capacity: capacity)
+    }
+
+    deinit { deallocate() }
+
+    private func deallocate() {
         unsafe heap.deallocate()
         unsafe heads.deallocate()
-        unsafe keys.deallocate()
+        unsafe entries.deallocate()
+        unsafe tables.deallocate()
+    }
+
+    /// Forgets its sources and takes others, for a range of keys.
+    /// - Parameters:
+    ///   - start, end: of the range, without its end, which may be empty for none; valid until the next call of this.
+    func begin(from start: UnsafeRawBufferPointer, to end: UnsafeRawBufferPointer, clock: ExpiryClock) {
+        restart()
+        sources.removeAll(keepingCapacity: true)
+        unsafe self.end = unsafe end
+        sharedCount = unsafe commonPrefixCount(start, end)
+        self.clock = clock
+    }
+
+    /// - Parameter source: older than all that were added before.
+    func add(_ source: EntryCursor) {
+        if sources.count == capacity { grow() }
+        sources.append(source)
+    }
+
+    private func grow() {
+        invariant(heapCount == 0, "a source is added to a merge that is under way")
+        deallocate()
+        capacity *= 2
+        unsafe heap = .allocate(capacity: capacity)
+        unsafe heads = .allocate(capacity: capacity)
+        unsafe entries = .allocate(capacity: capacity)
+        unsafe tables = .allocate(capacity: capacity)
+    }
+
+    /// Lets go of everything it was given.
+    func finish() {
+        restart()
+        sources.removeAll(keepingCapacity: true)
     }
 
     package var isValid: Bool { current != nil }
@@ -73,16 +121,15 @@ package import CisternPrimitives
             if needsAdvance { try advance(at: 0) }
             guard heapCount > 0 else { return false }
             needsAdvance = true
-            let newest = unsafe sources[heap[0]].entry
-            let isAlone = !hasDuplicate()
+            let newest = unsafe entries[heap[0]]
             if newest.kind == .append {
                 fold.reset()
                 _ = fold.add(newest)
                 while let below = nextDuplicate() {
-                    if !fold.isComplete { _ = unsafe fold.add(sources[heap[below]].entry) }
+                    if !fold.isComplete { _ = unsafe fold.add(entries[heap[below]]) }
                     try advance(at: below)
                 }
-            } else if !isAlone {
+            } else if hasDuplicate() {
                 while let below = nextDuplicate() { try advance(at: below) }
             }
             current = resolve(newest)
@@ -124,8 +171,8 @@ package import CisternPrimitives
     @inline(__always)
     private func advance(at place: Int) throws(EngineError) {
         let source = unsafe heap[place]
-        if try sources[source].next() {
-            load(source)
+        if try move(source) && load(source) {
+            if heapCount == 1 { return }
         } else {
             heapCount &-= 1
             if place == heapCount { return }
@@ -136,8 +183,15 @@ package import CisternPrimitives
         siftDown(place)
     }
 
+    @inline(__always)
+    private func move(_ source: Int) throws(EngineError) -> Bool {
+        if let table = unsafe tables[source], unsafe table._withUnsafeGuaranteedRef({ $0.step() }) { return true }
+        return try sources[source].next()
+    }
+
     private func push(_ source: Int) {
-        load(source)
+        unsafe tables[source] = unsafe tableCursor(of: source)
+        guard load(source) else { return }
         var place = heapCount
         unsafe heap[place] = source
         heapCount += 1
@@ -149,11 +203,28 @@ package import CisternPrimitives
         }
     }
 
+    private func tableCursor(of source: Int) -> Unmanaged<TableCursor>? {
+        switch sources[source] {
+        case .memtable: nil
+        case .table(let cursor): unsafe .passUnretained(cursor)
+        case .level(let cursor): unsafe cursor.table.map { unsafe .passUnretained($0) }
+        }
+    }
+
+    /// Takes the entry that the source stands on; false when it lies behind the range.
     @inline(__always)
-    private func load(_ source: Int) {
-        let key = unsafe sources[source].entry.key
-        unsafe keys[source] = unsafe key
-        unsafe heads[source] = unsafe keyHead(key)
+    private func load(_ source: Int) -> Bool {
+        let entry: EntryView
+        if let table = unsafe tables[source] {
+            entry = unsafe table._withUnsafeGuaranteedRef { $0.uncheckedEntry }
+        } else {
+            entry = sources[source].entry
+        }
+        if unsafe end.count > 0 && compareBytes(entry.key, end) >= 0 { return false }
+        unsafe (entries + source).initialize(to: entry)
+        unsafe heads[source] = unsafe keyHead(
+            UnsafeRawBufferPointer(rebasing: entry.key[min(sharedCount, entry.key.count)...]))
+        return true
     }
 
     @inline(__always)
@@ -175,13 +246,15 @@ package import CisternPrimitives
     @inline(__always)
     private func isBefore(_ left: Int, _ right: Int) -> Bool {
         if unsafe heads[left] != heads[right] { return unsafe heads[left] < heads[right] }
-        let order = unsafe compareBytes(keys[left], keys[right])
+        let order = unsafe compareBytes(entries[left].key, entries[right].key)
         return order != 0 ? order < 0 : left < right
     }
 
     @inline(__always)
     private func haveSameKey(_ left: Int, _ right: Int) -> Bool {
-        guard unsafe heads[left] == heads[right], unsafe keys[left].count == keys[right].count else { return false }
-        return unsafe compareBytes(keys[left], keys[right]) == 0
+        guard unsafe heads[left] == heads[right], unsafe entries[left].key.count == entries[right].key.count else {
+            return false
+        }
+        return unsafe compareBytes(entries[left].key, entries[right].key) == 0
     }
 }

@@ -7,20 +7,22 @@ package final class TableCursor {
     /// What a streaming cursor reads at once, at least one block.
     private static let streamBytes = 1 << 20
 
-    private let reader: TableReader
-    private let window: KeyGroupRange?
+    private var reader: TableReader
+    private var window: KeyGroupRange?
     private let policy: CachePolicy
     private let cacheReader: CacheReader
     private var partition = 0
     private var indexHold: BlockHold?
     private var index: IndexPartition?
     private var blockNumber = 0
-    /// Of the block below, nil when the cursor is not positioned.
-    private var columns: DataColumns?
+    /// Of the block below, without entries when the cursor is not positioned.
+    private var columns = DataColumns.none
     /// The block the cursor stands on: one of the cache, or one of the chunk.
     private var dataHold: BlockHold?
     private var streamed: DataBlock?
     private var position = 0
+    /// Where the cursor stands.
+    private var current = EntryView.none
     /// The block's prefix, then the current suffix: the key in one piece.
     @exclusivity(unchecked) private var key = GrowingBuffer(capacity: 256)
     /// Raw bytes of blocks `chunkFirst ..< chunkEnd` of the partition, for streaming.
@@ -40,14 +42,37 @@ package final class TableCursor {
         dataHold?.release()
     }
 
-    package var isValid: Bool { columns != nil }
+    /// Goes over to another table, not positioned there yet.
+    func retarget(_ newReader: TableReader, window newWindow: KeyGroupRange?) {
+        letGo()
+        reader = newReader
+        window = newWindow
+    }
+
+    /// Lets go of the blocks it stands on; not positioned any more.
+    func letGo() {
+        leave()
+        indexHold?.release()
+        indexHold = nil
+        index = nil
+        dataHold?.release()
+        dataHold = nil
+        streamed = nil
+        chunk = nil
+    }
+
+    package var isValid: Bool { columns.count > 0 }
 
     /// Valid until the next move.
     /// - Precondition: the cursor is positioned.
     package var entry: EntryView {
-        guard let columns else { preconditionFailure("the entry of a cursor that is not positioned") }
-        return unsafe columns.entry(position, key: key.bytes)
+        invariant(isValid, "the entry of a cursor that is not positioned")
+        return current
     }
+
+    /// The same without the check.
+    @inline(__always)
+    var uncheckedEntry: EntryView { current }
 
     package func seekToFirst() throws(EngineError) -> Bool {
         if let window { return try seekInside(BlockMemory(copying: firstKey(ofGroup: window.first))) }
@@ -65,20 +90,26 @@ package final class TableCursor {
     }
 
     package func next() throws(EngineError) -> Bool {
-        guard let columns else { return false }
+        if step() { return true }
+        guard isValid else { return false }
         if position + 1 < columns.count {
-            position += 1
-            return show(columns)
+            // The next entry lies behind the window.
+            leave()
+            return false
         }
         return try enterNextBlock()
     }
+
+    /// The next entry of the same block. False: not moved; there is none in the block, or it lies behind the window.
+    @inline(__always)
+    func step() -> Bool { position &+ 1 < columns.count && show(position &+ 1) }
 
     private func seekInside(_ start: BlockMemory) throws(EngineError) -> Bool {
         unsafe try seekUnclipped(UnsafeRawBufferPointer(start.bytes))
     }
 
     private func seekUnclipped(_ target: UnsafeRawBufferPointer) throws(EngineError) -> Bool {
-        columns = nil
+        leave()
         // A key before all separators is before the first key: the walk starts there.
         unsafe try enterPartition(reader.top.partition(for: target) ?? 0)
         guard let index else { return false }
@@ -94,7 +125,7 @@ package final class TableCursor {
     private func enterPartition(_ number: Int) throws(EngineError) {
         partition = number
         chunk = nil
-        columns = nil
+        leave()
         index = nil
         indexHold?.release()
         indexHold = nil
@@ -104,7 +135,7 @@ package final class TableCursor {
     }
 
     private func enterNextBlock() throws(EngineError) -> Bool {
-        columns = nil
+        leave()
         guard let index else { return false }
         if blockNumber + 1 < index.count { return try enterBlock(blockNumber + 1, position: 0) }
         if partition + 1 >= reader.top.count { return false }
@@ -120,24 +151,28 @@ package final class TableCursor {
 
     private func enter(_ block: DataColumns, at newPosition: Int) -> Bool {
         columns = block
-        position = newPosition
         unsafe key.reset()
         unsafe key.append(block.prefix)
-        return show(block)
+        if show(newPosition) { return true }
+        leave()
+        return false
     }
 
-    /// Rebuilds the key; false, and not positioned any more, when it lies behind the window.
+    private func leave() {
+        columns = .none
+        position = 0
+        current = .none
+    }
+
+    /// Moves to an entry of the block; false, and not moved, when it lies behind the window.
     @inline(__always)
-    private func show(_ block: DataColumns) -> Bool {
-        unsafe key.truncate(to: block.prefix.count)
-        unsafe key.append(block.suffix(position))
-        if let window {
-            let bytes = unsafe key.bytes
-            if unsafe bytes.count < keyGroupBytes || keyGroup(of: bytes) > window.last {
-                columns = nil
-                return false
-            }
-        }
+    private func show(_ newPosition: Int) -> Bool {
+        unsafe key.truncate(to: columns.prefix.count)
+        unsafe key.append(columns.suffix(newPosition))
+        let bytes = unsafe key.bytes
+        if let window, unsafe bytes.count < keyGroupBytes || keyGroup(of: bytes) > window.last { return false }
+        position = newPosition
+        current = unsafe columns.entry(newPosition, key: bytes)
         return true
     }
 
@@ -177,5 +212,14 @@ package final class TableCursor {
         chunk = memory
         chunkFirst = first
         chunkEnd = end
+    }
+}
+
+extension EntryView {
+    /// What a cursor shows that does not stand on an entry.
+    static var none: EntryView {
+        unsafe EntryView(
+            key: UnsafeRawBufferPointer(start: nil, count: 0), kind: .delete, expiry: .never,
+            value: UnsafeRawBufferPointer(start: nil, count: 0))
     }
 }

@@ -82,6 +82,12 @@ func keyHead(_ key: UnsafeRawBufferPointer) -> UInt128 {
         let low = unsafe UInt64(bigEndian: base.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
         return UInt128(high) << 64 | UInt128(low)
     }
+    if key.count >= 8, let base = key.baseAddress {
+        let high = unsafe UInt64(bigEndian: base.loadUnaligned(as: UInt64.self))
+        // The last eight bytes; those that `high` has fall off the left.
+        let last = unsafe UInt64(bigEndian: base.loadUnaligned(fromByteOffset: key.count &- 8, as: UInt64.self))
+        return UInt128(high) << 64 | UInt128(last << UInt64(8 &* (16 &- key.count)))
+    }
     return unsafe shortKeyHead(key)
 }
 

@@ -171,6 +171,9 @@ private func endsAscend(
         unsafe prefix = unsafe UnsafeRawBufferPointer(start: base + layout.prefix, count: layout.prefixCount)
     }
 
+    /// No entries; nothing may be read from it.
+    static var none: DataColumns { unsafe DataColumns(base: UnsafeRawPointer(bitPattern: 8)!, layout: DataLayout()) }
+
     /// Of a frame that a data block was loaded into.
     @inline(__always)
     init(_ frame: CacheFrame) { unsafe self.init(base: UnsafeRawPointer(frame.payload), layout: frame.layout()) }

@@ -39,6 +39,8 @@ package final class Tree: @unchecked Sendable {
     let picker: CompactionPicker
     /// The owner's way into the block cache.
     let cacheReader: CacheReader
+    /// Made at the first scan; away while a scan uses it.
+    var scanner: TreeScanner?
     /// Made at the first `multiGet`.
     var batchLookup: BatchLookup?
     let throttle: WriteThrottle

@@ -52,16 +52,19 @@ extension Tree {
     ) throws(EngineError) -> [UInt8]? {
         guard lifecycle != .closed else { throw .closed(tree: name) }
         counters.scans += 1
-        // Borrowed for the whole scan: a copy with an address that stays.
-        let bounds = ScanBounds(start, end)
-        let map = unsafe MapRange(from: bounds.start, to: bounds.end)
-        let cursor = MergingCursor(try scanSources(from: start, to: end, map), clock: clock)
-        var isPositioned = unsafe try cursor.seek(to: bounds.start)
+        let scanner = self.scanner ?? TreeScanner(reader: cacheReader)
+        self.scanner = nil
+        defer {
+            scanner.finish()
+            self.scanner = scanner
+        }
+        let cursor = scanner.cursor
+        var isPositioned = try scanner.begin(
+            from: start, to: end, clock: clock, active: active, sealed: sealed, version: version)
         var entries = 0
         var bytes = 0
         while isPositioned {
             let entry = cursor.entry
-            if !end.isEmpty, unsafe compareBytes(entry.key, bounds.end) >= 0 { return nil }
             if entries >= limits.entriesMax || (bytes >= limits.bytesMax && entries > 0) {
                 return unsafe Array(entry.key)
             }
@@ -69,60 +72,8 @@ extension Tree {
             unsafe bytes += entry.key.count + (keysOnly ? 0 : entry.value.count)
             let goesOn = visit(entry)
             isPositioned = try cursor.next()
-            if !goesOn {
-                guard isPositioned, unsafe end.isEmpty || compareBytes(cursor.entry.key, bounds.end) < 0 else {
-                    return nil
-                }
-                return unsafe Array(cursor.entry.key)
-            }
+            if !goesOn { return unsafe isPositioned ? Array(cursor.entry.key) : nil }
         }
         return nil
     }
-
-    /// - Parameter map: the one map that the range is about, if it is: files whose filters do not know it are left out.
-    private func scanSources(
-        from start: [UInt8], to end: [UInt8], _ map: MapRange?
-    ) throws(EngineError) -> [EntryCursor] {
-        var sources: [EntryCursor] = [.memtable(active.cursor(from: start, to: end))]
-        for memtable in sealed.reversed() { sources.append(.memtable(memtable.memtable.cursor(from: start, to: end))) }
-        for file in version.levels[0] where try isInside(file, start, end, map) {
-            sources.append(.level(LevelCursor([try window(file)], reader: cacheReader)))
-        }
-        for level in version.levels.dropFirst() {
-            var run: [TableWindow] = []
-            for file in level where try isInside(file, start, end, map) { run.append(try window(file)) }
-            if !run.isEmpty { sources.append(.level(LevelCursor(run, reader: cacheReader))) }
-        }
-        return sources
-    }
-
-    private func isInside(
-        _ file: FileReference, _ start: [UInt8], _ end: [UInt8], _ map: MapRange?
-    ) throws(EngineError) -> Bool {
-        guard compareKeys(file.largestKey, start) >= 0, end.isEmpty || compareKeys(file.smallestKey, end) < 0 else {
-            return false
-        }
-        guard let map else { return true }
-        return try file.table.reader().mayContain(map, reader: cacheReader)
-    }
-
-    private func window(_ file: FileReference) throws(EngineError) -> TableWindow {
-        TableWindow(try file.table.reader(), keyGroups: file.record.window)
-    }
-}
-
-/// Owned memory for the two keys a scan compares with.
-@safe private final class ScanBounds {
-    private let memory: UnsafeMutableRawBufferPointer
-    let start: UnsafeRawBufferPointer
-    let end: UnsafeRawBufferPointer
-
-    init(_ start: [UInt8], _ end: [UInt8]) {
-        unsafe memory = .allocate(byteCount: start.count + end.count + 1, alignment: 8)
-        unsafe memory.copyBytes(from: start + end + [0])
-        unsafe self.start = unsafe UnsafeRawBufferPointer(rebasing: memory[0..<start.count])
-        unsafe self.end = unsafe UnsafeRawBufferPointer(rebasing: memory[start.count..<(start.count + end.count)])
-    }
-
-    deinit { unsafe memory.deallocate() }
 }

@@ -42,6 +42,9 @@ package final class FileReference: Sendable {
 
     package var fileNumbers: [UInt64] { levels.joined().map(\.record.number) }
 
+    /// What a look-up knows of a level; valid as long as the version lives.
+    func search(_ level: Int) -> LevelSearch { unsafe searches[level] }
+
     /// Adds what the files hold of `key` to `result`, newest first, until the search is complete.
     /// - Parameters:
     ///   - hash: `Hash64.hash(key)`.

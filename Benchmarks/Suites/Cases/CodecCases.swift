@@ -188,7 +188,7 @@ struct CodecCompactionCases: CaseGroup {
         settings.compacts = false
         settings.blockCompression = variant.peer
         let store = try context.open("store", settings)
-        let entries = context.isQuick ? 50_000 : 200_000
+        let entries = context.isQuick ? 25_000 : 200_000
         let workload = Workload(entries: entries, seed: context.seed)
         let batch = WriteBatch(entriesMax: PointCases.batchEntries)
         var bytes = 0

@@ -19,7 +19,7 @@ struct CompactionCases: CaseGroup {
     var cases: [String] { [name] }
 
     func run(_ context: CaseContext) throws {
-        let entries = context.isQuick ? 100_000 : 350_000
+        let entries = context.isQuick ? 60_000 : 350_000
         let runs = Runs(
             shape, entriesPerRun: shape == .large ? entries / 30 : entries, seed: context.seed,
             stampsValues: context.side == .peer)

@@ -7,6 +7,8 @@ import Synchronization
 
 final class EngineStore: BenchStore {
     static let epoch: UInt64 = 1
+    /// As the server learns them from the registered states: map state is the only one that is iterated.
+    static let pointStates = PointStates([Workload.valueState, Workload.listState])
     private let engine: Engine
     private let owner = PumpedExecutor()
     private let tree: Tree
@@ -25,11 +27,11 @@ final class EngineStore: BenchStore {
         engine = try Engine.open(options, fileSystem: PosixFileSystem(), time: time)
         let made = Box<Result<Tree, EngineError>>()
         if let known = engine.treeInfos().first {
-            engine.openTree(known.id, executor: owner) { made.set($0) }
+            engine.openTree(known.id, pointStates: EngineStore.pointStates, executor: owner) { made.set($0) }
         } else {
             engine.createTree(
                 EngineStore.identity(0..<Int(Workload.keyGroups)), epoch: EngineStore.epoch, writer: "bench", from: [],
-                executor: owner
+                pointStates: EngineStore.pointStates, executor: owner
             ) { made.set($0) }
         }
         tree = try owner.wait { made.value }.get()
@@ -45,6 +47,8 @@ final class EngineStore: BenchStore {
         if !settings.compacts {
             options.compaction.levelZeroTrigger = 500
             options.compaction.levelZeroStop = 1000
+            options.compaction.garbagePercent = 1000
+            options.compaction.deletePercent = 100
         }
         return options
     }
@@ -83,9 +87,12 @@ final class EngineStore: BenchStore {
         while true {
             let outcome = try tree.write(
                 columns, epoch: EngineStore.epoch, sequence: sequence, watermark: 0, durable: { _ in })
-            guard case .busy = outcome else { return }
+            guard case .busy = outcome else { break }
             owner.waitForWork()
         }
+        // The server holds an answer back for so long, and with it the writer.
+        let delay = tree.writeDelayMilliseconds
+        if delay > 0 { owner.waitForWork(milliseconds: Int(delay)) }
     }
 
     func get(_ key: UnsafeRawBufferPointer) throws -> UnsafeRawBufferPointer? {
@@ -96,10 +103,12 @@ final class EngineStore: BenchStore {
     func multiGet(_ keys: KeyList) throws -> (found: Int, bytes: Int) {
         var found = 0
         var bytes = 0
-        for index in 0..<keys.count {
-            guard let value = try get(keys[index]) else { continue }
-            found += 1
-            bytes += value.count
+        try tree.multiGet(count: keys.count, clock: clock, scratch: &result, key: { keys[$0] }) { _, value, _ in
+            if let value {
+                found += 1
+                bytes += value.count
+            }
+            return true
         }
         return (found, bytes)
     }

@@ -78,17 +78,31 @@ import Testing
         #expect(get(table, [0, 0, 1]) == OwnedEntry([0, 0, 1], .delete))
     }
 
-    @Test func manyAppendsCopyEachByteABoundedNumberOfTimes() {
-        let table = Memtable(budgetBytes: 64 << 20, pool: MemoryPool())
-        var expected: [UInt8] = []
-        for number in 0..<20_000 {
-            let operand = [UInt8(number & 0xFF), UInt8(number >> 8), 3, 4]
-            OwnedEntry([0, 0, 1], .append, operand).withView { table.apply($0) }
-            expected += operand
+    @Test func appendsCopyNothingAndLeaveLittleUnused() throws {
+        for operandBytes in [4, 40, 5000] {
+            let table = Memtable(budgetBytes: 64 << 20, pool: MemoryPool(), pointStates: PointStates([1]))
+            let keys: [[UInt8]] = [[0, 0, 0, 1, 7], [0, 0, 0, 2, 7]]
+            var expected: [UInt8] = []
+            for number in 0..<2000 {
+                let operand = (0..<operandBytes).map { UInt8(truncatingIfNeeded: $0 &+ number) }
+                for key in keys { OwnedEntry(key, .append, operand).withView { table.apply($0) } }
+                expected += operand
+            }
+            for key in keys { #expect(get(table, key) == OwnedEntry(key, .append, expected)) }
+            #expect(try EntryCursor.memtable(table.cursor()).drain().map(\.value) == [expected, expected])
+            #expect(table.byteCount < keys.count * expected.count * 3 / 2 + (1 << 20))
+            // A put ends the list where it is, and another begins behind it.
+            for key in keys {
+                OwnedEntry(key, .put, [1, 2]).withView { table.apply($0) }
+                OwnedEntry(key, .append, expected).withView { table.apply($0) }
+                OwnedEntry(key, .append, [3], expiry: .processingTime(milliseconds: 9)).withView { table.apply($0) }
+                #expect(get(table, key)?.value == [1, 2] + expected + [3])
+                OwnedEntry(key, .delete).withView { table.apply($0) }
+                #expect(get(table, key) == OwnedEntry(key, .delete))
+                OwnedEntry(key, .append, [5]).withView { table.apply($0) }
+                #expect(get(table, key) == OwnedEntry(key, .put, [5]))
+            }
         }
-        #expect(get(table, [0, 0, 1]) == OwnedEntry([0, 0, 1], .append, expected))
-        // A geometric series: a constant times the final size, in arena chunks.
-        #expect(table.byteCount < expected.count * 5 + (2 << 20))
     }
 
     @Test func aValueLargerThanAChunkIsHeld() {

@@ -59,7 +59,9 @@ package final class Engine: Sendable {
     let lanes: EngineLanes
     let cache: BlockCache
     /// Memory of memtables and of flushes' scratch.
-    let memoryPool = MemoryPool()
+    let memory = MemoryLedger()
+    let memoryPool: MemoryPool
+    let memoryRelief = MemoryRelief()
     let tables: TableDirectory
     let logs: LogDirectory
     /// Snapshots and new trees may refer to log segments of others, which programs that know only format 1 would remove.
@@ -104,6 +106,8 @@ package final class Engine: Sendable {
         directoryLock = lock
         rate = BackgroundRate(bytesPerSecond: options.backgroundBytesPerSecond, time: time)
         cache = BlockCache(capacityBytes: options.blockCacheBytes)
+        memoryPool = MemoryPool(
+            retainedBytesMax: options.memoryBytesLimit / EngineOptions.poolShare, ledger: memory)
         let tables = TableDirectory(
             path: DataDirectory.tables(options.directory), fileSystem: fileSystem, cache: cache, lane: lanes.metadata,
             nextNumber: contents.nextTable)
@@ -171,6 +175,8 @@ package final class Engine: Sendable {
     package var damagedParts: [DamagedPart] { state.withLock { $0.damaged } }
 
     package var cacheStatistics: BlockCacheStatistics { cache.statistics }
+
+    var openTrees: [Tree] { state.withLock { Array($0.open.values) } }
 
     func memtables(_ pointStates: PointStates) -> MemtableSource {
         MemtableSource(budgetBytes: options.memtableBytes, pool: memoryPool, pointStates: pointStates)

@@ -11,6 +11,10 @@ package struct EngineOptions: Sendable {
     package var sealedMemtablesMax = 3
     /// One budget for the blocks of all trees.
     package var blockCacheBytes = 256 << 20
+    /// Everything that grows with use: the block cache, and what memtables, flushes and queues take beside it. Beyond it the
+    /// largest memtables are flushed early, and at last writes are answered busy. nil: the block cache and
+    /// `memoryBytesBesideCache`.
+    package var memoryBytes: Int?
     package var log = LogMode.synced
     /// Log bytes of a tree that may wait to be written before writes are answered busy.
     package var queuedLogBytesMax = 64 << 20
@@ -40,6 +44,8 @@ package struct EngineOptions: Sendable {
         try check("memtableBytes", memtableBytes, EngineOptions.memtableBytesRange)
         try check("sealedMemtablesMax", sealedMemtablesMax, 1...64)
         try check("blockCacheBytes", blockCacheBytes, 0...Int.max)
+        try check(
+            "memoryBytes", memoryBytesLimit - blockCacheBytes, EngineOptions.memtableBytesRange.lowerBound...Int.max)
         try check("queuedLogBytesMax", queuedLogBytesMax, 1...Int.max)
         try check("logSegmentBytes", logSegmentBytesLimit, 1...EngineOptions.logSegmentBytesRange.upperBound)
         try check(
@@ -62,6 +68,15 @@ package struct EngineOptions: Sendable {
     }
 
     package static let memtableBytesRange = 4096...(1 << 31)
+    package static let memoryBytesBesideCache = 1 << 30
+    /// Free memory up to one part in so many of the whole is kept for the next memtable.
+    static let poolShare = 4
+
+    package var memoryBytesLimit: Int {
+        let (sum, isTooLarge) = blockCacheBytes.addingReportingOverflow(EngineOptions.memoryBytesBesideCache)
+        return memoryBytes ?? (isTooLarge ? .max : sum)
+    }
+
     /// A minute; a client whose batch is not answered for longer takes the connection for broken.
     package static let writeDelayMax = 60_000
     /// A day.

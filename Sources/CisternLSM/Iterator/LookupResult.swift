@@ -22,6 +22,9 @@ package struct LookupResult {
     /// - Precondition: it was not complete.
     package mutating func add(_ entry: EntryView) -> Bool { fold.add(entry) }
 
+    /// The same for an entry of a memtable, whose value may be in pieces.
+    mutating func add(_ stored: MemtableEntry, in view: ArenaView) -> Bool { fold.add(stored, in: view) }
+
     package var isComplete: Bool { fold.isComplete }
     package var isEmpty: Bool { fold.isEmpty }
 
@@ -64,14 +67,27 @@ final class FoldBuffer {
         unsafe partEnds.removeAll(keepingCapacity: true)
     }
 
-    func add(_ entry: EntryView) -> Bool {
+    func add(_ stored: MemtableEntry, in view: ArenaView) -> Bool {
+        if !stored.hasPieces { return add(stored.view) }
+        begin(stored.kind, stored.expiry)
+        unsafe stored.forEachPart(in: view) { unsafe parts.append($0) }
+        unsafe partEnds.append(parts.count)
+        return state != .open
+    }
+
+    @inline(__always)
+    private func begin(_ kind: EntryKind, _ newExpiry: Expiry) {
         invariant(!isComplete, "a part is added below a put or delete")
-        if state == .empty { expiry = entry.kind == .delete ? .never : entry.expiry }
-        switch entry.kind {
+        if state == .empty { expiry = kind == .delete ? .never : newExpiry }
+        switch kind {
         case .delete: state = .onDelete
         case .put: state = .onPut
         case .append: state = .open
         }
+    }
+
+    func add(_ entry: EntryView) -> Bool {
+        begin(entry.kind, entry.expiry)
         if entry.kind != .delete {
             unsafe parts.append(entry.value)
             unsafe partEnds.append(parts.count)

@@ -48,10 +48,14 @@ package final class MemoryPool: Sendable {
     }
 
     private let retainedBytesMax: Int
+    private let ledger: MemoryLedger
     private let state = Mutex(State())
 
     /// - Parameter retainedBytesMax: free memory beyond it goes back to the system.
-    package init(retainedBytesMax: Int = 256 << 20) { self.retainedBytesMax = retainedBytesMax }
+    package init(retainedBytesMax: Int = 256 << 20, ledger: MemoryLedger = MemoryLedger()) {
+        self.retainedBytesMax = retainedBytesMax
+        self.ledger = ledger
+    }
 
     deinit {
         let extents = state.withLock { $0.extents }
@@ -71,16 +75,17 @@ package final class MemoryPool: Sendable {
         return size
     }
 
-    /// A block of `blockBytes(for: byteCount)` bytes, aligned to 16, not cleared.
-    func take(_ byteCount: Int) -> UnsafeMutableRawPointer {
+    /// A block of `blockBytes(for: byteCount)` bytes, aligned to 16, not cleared, charged to a class.
+    func take(_ byteCount: Int, for kind: MemoryClass) -> UnsafeMutableRawPointer {
         let size = MemoryPool.blockBytes(for: byteCount)
+        ledger.charge(kind, size)
         if size < MemoryPool.unitBytes {
             state.withLock { $0.usedBytes += size }
             return UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 16)
         }
         let (start, isUntouched) = state.withLock { state in
             state.usedBytes += size
-            return size < MemoryPool.slabBytes ? takeUnits(size, &state) : takeRun(size, &state)
+            return counted(&state) { size < MemoryPool.slabBytes ? takeUnits(size, &$0) : takeRun(size, &$0) }
         }
         guard let block = unsafe UnsafeMutableRawPointer(bitPattern: start) else {
             preconditionFailure("the memory pool handed out address 0")
@@ -90,9 +95,12 @@ package final class MemoryPool: Sendable {
         return unsafe block
     }
 
-    /// - Parameter byteCount: what the block was taken with.
-    func giveBack(_ block: UnsafeMutableRawPointer, _ byteCount: Int) {
+    /// - Parameters:
+    ///   - byteCount: what the block was taken with.
+    ///   - kind: the class it is charged to.
+    func giveBack(_ block: UnsafeMutableRawPointer, _ byteCount: Int, from kind: MemoryClass) {
         let size = MemoryPool.blockBytes(for: byteCount)
+        ledger.release(kind, size)
         if size < MemoryPool.unitBytes {
             state.withLock { $0.usedBytes -= size }
             return unsafe block.deallocate()
@@ -100,12 +108,29 @@ package final class MemoryPool: Sendable {
         let start = UInt(bitPattern: block)
         state.withLock { state in
             state.usedBytes -= size
-            if size < MemoryPool.slabBytes {
-                giveBackUnits(start, size, &state)
-            } else {
-                retain(Run(start: start, bytes: size, isCold: false), &state)
+            counted(&state) { state in
+                if size < MemoryPool.slabBytes {
+                    giveBackUnits(start, size, &state)
+                } else {
+                    retain(Run(start: start, bytes: size, isCold: false), &state)
+                }
+                return ()
             }
         }
+    }
+
+    /// Blocks change their class, `byteCount` bytes together.
+    func move(_ byteCount: Int, from old: MemoryClass, to new: MemoryClass) {
+        ledger.release(old, byteCount)
+        ledger.charge(new, byteCount)
+    }
+
+    /// Tells the ledger by how much the free memory changes.
+    private func counted<Result>(_ state: inout State, _ change: (inout State) -> Result) -> Result {
+        let before = state.retainedBytes
+        let result = change(&state)
+        ledger.charge(.pool, state.retainedBytes - before)
+        return result
     }
 
     // MARK: Slabs

@@ -41,6 +41,8 @@ internal import CisternPrimitives
     private var closedBytes = 0
     /// What was taken from the pool.
     private(set) var heldBytes = 0
+    /// What that is charged to.
+    private var memoryClass = MemoryClass.memtables
     private let chunkBytesLimit: Int
     /// The blocks as they were taken, to be given back.
     private var blocks: [(base: UInt, bytes: Int)] = []
@@ -63,7 +65,7 @@ internal import CisternPrimitives
     deinit {
         for block in blocks {
             if let base = unsafe UnsafeMutableRawPointer(bitPattern: block.base) {
-                unsafe pool.giveBack(base, block.bytes)
+                unsafe pool.giveBack(base, block.bytes, from: memoryClass)
             }
         }
         unsafe view.chunks.deallocate()
@@ -86,6 +88,11 @@ internal import CisternPrimitives
         return unsafe found
     }
 
+    mutating func charge(to newClass: MemoryClass) {
+        pool.move(heldBytes, from: memoryClass, to: newClass)
+        memoryClass = newClass
+    }
+
     @inline(never)
     private mutating func openChunk(toHold size: Int) {
         // Reference 0 means "none": nothing lies at the very front of the first chunk.
@@ -99,7 +106,7 @@ internal import CisternPrimitives
             (chunkCount + numbers) << Int(Arena.chunkShift) <= Arena.granulesMax, "a memtable outgrew 16 GiB")
         if chunkCount + numbers > chunkCapacity { growTable(toHold: chunkCount + numbers) }
         unsafe closedBytes += end - start
-        let block = unsafe pool.take(bytes)
+        let block = unsafe pool.take(bytes, for: memoryClass)
         blocks.append((UInt(bitPattern: block), bytes))
         heldBytes += bytes
         topReference = UInt32((chunkCount << Int(Arena.chunkShift)) + skipped / Arena.granuleBytes)

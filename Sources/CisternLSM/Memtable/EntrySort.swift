@@ -30,19 +30,23 @@ struct SortRecord {
         self.count = count
         self.pool = pool
         let listBytes = max(count, 1) * MemoryLayout<UInt32>.stride
-        unsafe references = unsafe pool.take(listBytes).bindMemory(to: UInt32.self, capacity: max(count, 1))
+        unsafe references = unsafe pool.take(listBytes, for: .scratch).bindMemory(
+            to: UInt32.self, capacity: max(count, 1))
         let recordBytes = max(count, 1) * MemoryLayout<SortRecord>.stride
-        let block = unsafe pool.take(recordBytes)
+        let block = unsafe pool.take(recordBytes, for: .scratch)
         let records = unsafe block.bindMemory(to: SortRecord.self, capacity: max(count, 1))
         unsafe collect(records)
         let sort = EntrySort(view: view)
         unsafe sort.loadWords(records, count, at: 0)
         unsafe sort.sort(records, count, at: 0, rounds: 0)
         for index in 0..<count { unsafe (references + index).initialize(to: records[index].reference) }
-        unsafe pool.giveBack(block, recordBytes)
+        unsafe pool.giveBack(block, recordBytes, from: .scratch)
     }
 
-    deinit { unsafe pool.giveBack(UnsafeMutableRawPointer(references), max(count, 1) * MemoryLayout<UInt32>.stride) }
+    deinit {
+        let listBytes = max(count, 1) * MemoryLayout<UInt32>.stride
+        unsafe pool.giveBack(UnsafeMutableRawPointer(references), listBytes, from: .scratch)
+    }
 }
 
 @safe struct EntrySort {

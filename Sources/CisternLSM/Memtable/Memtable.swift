@@ -28,9 +28,6 @@ struct MemtableSource: Sendable {
 
 // Unchecked: the rule above. The owner writes only before `seal()`, which `apply` enforces.
 package final class Memtable: @unchecked Sendable {
-    /// A list's value that outgrows its slot moves to one with this share of spare room, in percent of its size, so that a
-    /// long run of appends copies each byte a bounded number of times.
-    private static let growthPercent = 50
     /// Entries of a batch whose cache misses overlap.
     private static let groupCount = 16
 
@@ -50,6 +47,8 @@ package final class Memtable: @unchecked Sendable {
     /// Counts what makes a sorted list of point entries stale.
     private var pointChange = 0
     private let sorted = Mutex<Sorted?>(nil)
+    /// The whole of a value in pieces, for `get`.
+    @exclusivity(unchecked) private var assembled = GrowingBuffer()
     private var isSealed = false
     package let budgetBytes: Int
 
@@ -152,29 +151,14 @@ package final class Memtable: @unchecked Sendable {
         }
         let stored = unsafe MemtableEntry(arena.address(reference))
         if entry.kind == .append && stored.kind != .delete {
-            return unsafe append(value, expiry: entry.expiry, to: stored, at: place)
+            stored.expiry = entry.expiry
+            return unsafe stored.append(value, in: &arena)
         }
         let kind: EntryKind = entry.kind == .append ? .put : entry.kind
         let target =
             unsafe value.count <= stored.valueCapacity
             ? stored : makeEntry(stored.key, valueCapacity: value.count, at: place)
         unsafe write(kind, storedExpiry(entry), value, to: target)
-    }
-
-    private func append(
-        _ value: UnsafeRawBufferPointer, expiry: Expiry, to stored: MemtableEntry, at place: Place
-    ) {
-        let size = stored.valueCount
-        let newSize = size + value.count
-        var target = stored
-        if newSize > stored.valueCapacity {
-            let capacity = newSize + newSize / 100 * Memtable.growthPercent
-            target = unsafe makeEntry(stored.key, valueCapacity: capacity, at: place)
-            target.kind = stored.kind
-            unsafe target.writeValue(stored.value, at: 0)
-        }
-        target.expiry = expiry
-        unsafe target.writeValue(value, at: size)
     }
 
     @inline(__always)
@@ -192,13 +176,18 @@ package final class Memtable: @unchecked Sendable {
 
     @inline(__always)
     private func write(_ kind: EntryKind, _ expiry: Expiry, _ value: UnsafeRawBufferPointer, to target: MemtableEntry) {
+        target.dropPieces()
         target.kind = kind
         target.expiry = expiry
         unsafe target.writeValue(value, at: 0)
     }
 
     /// From here on the memtable does not change.
-    package func seal() { isSealed = true }
+    package func seal() {
+        if isSealed { return }
+        isSealed = true
+        unsafe arena.charge(to: .sealedMemtables)
+    }
 
     /// Takes another set of point states, as long as no entry would be in the wrong place.
     /// - Returns: false when nothing was changed.
@@ -238,18 +227,25 @@ package final class Memtable: @unchecked Sendable {
 
     // MARK: Reading
 
-    /// The entry of `key`, expiry not judged; valid until the next `apply`.
-    package func get(_ key: UnsafeRawBufferPointer) -> EntryView? { unsafe get(key, hash: Hash64.hash(key)) }
+    /// The entry of `key`, expiry not judged; valid until the next `apply` or `get`. For one thread at a time.
+    package func get(_ key: UnsafeRawBufferPointer) -> EntryView? {
+        guard let found = unsafe find(key, hash: Hash64.hash(key)) else { return nil }
+        if !found.hasPieces { return found.view }
+        unsafe assembled.reset()
+        unsafe found.forEachPart(in: arena.view) { unsafe assembled.append($0) }
+        return unsafe EntryView(key: found.key, kind: found.kind, expiry: found.expiry, value: assembled.bytes)
+    }
 
+    /// The entry of `key` as it is stored, for any thread once the memtable is sealed.
     /// - Parameter hash: `Hash64` of the key.
     @inline(__always)
-    func get(_ key: UnsafeRawBufferPointer, hash: UInt64) -> EntryView? {
+    func find(_ key: UnsafeRawBufferPointer, hash: UInt64) -> MemtableEntry? {
         if unsafe states.contains(key) {
             let tag = HashIndex.tag(ofHash: hash)
-            if let found = unsafe points.find(key, tag: tag, in: arena.view) { return found.view }
+            if let found = unsafe points.find(key, tag: tag, in: arena.view) { return found }
             if !hasOverflowed { return nil }
         }
-        return unsafe tree.find(key, in: arena.view)?.view
+        return unsafe tree.find(key, in: arena.view)
     }
 
     /// Not positioned yet. While the memtable is active the cursor ends with the next `apply`.

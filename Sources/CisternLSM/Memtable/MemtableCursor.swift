@@ -31,6 +31,9 @@ package final class MemtableCursor {
     private var point: UInt32 = 0
     /// The smaller one.
     private var current: UInt32 = 0
+    /// The value in pieces of the entry `assembledReference`.
+    private var assembled = GrowingBuffer()
+    private var assembledReference: UInt32 = 0
 
     init(_ memtable: Memtable, _ scope: Scope) {
         self.memtable = memtable
@@ -43,7 +46,18 @@ package final class MemtableCursor {
     /// - Precondition: the cursor is positioned.
     package var entry: EntryView {
         invariant(current != 0, "the entry of a cursor that is not positioned")
-        return unsafe MemtableEntry(view.address(current)).view
+        let stored = unsafe MemtableEntry(view.address(current))
+        return stored.hasPieces ? wholeEntry(stored) : stored.view
+    }
+
+    /// Puts the pieces of a value together, once for each position.
+    private func wholeEntry(_ stored: MemtableEntry) -> EntryView {
+        if assembledReference != current {
+            assembled.reset()
+            unsafe stored.forEachPart(in: view) { unsafe assembled.append($0) }
+            assembledReference = current
+        }
+        return unsafe EntryView(key: stored.key, kind: stored.kind, expiry: stored.expiry, value: assembled.bytes)
     }
 
     package func seekToFirst() -> Bool {
@@ -89,6 +103,7 @@ package final class MemtableCursor {
         ordered = 0
         point = 0
         current = 0
+        assembledReference = 0
         pointIndex = 0
         view = memtable.arenaView
         points = scope != .ordered && memtable.pointCount > 0 ? memtable.sortedPoints() : nil

@@ -52,7 +52,7 @@ package final class SnapshotView: Sendable {
     private func collect(_ key: UnsafeRawBufferPointer, into result: inout LookupResult) throws(EngineError) {
         let hash = unsafe Hash64.hash(key)
         for memtable in memtables {
-            if let entry = unsafe memtable.get(key, hash: hash), result.add(entry) { return }
+            if let entry = unsafe memtable.find(key, hash: hash), result.add(entry, in: memtable.arenaView) { return }
         }
         if version.fileCount == 0 { return }
         let reader = CacheReader(cache)

@@ -76,6 +76,15 @@ internal import Synchronization
         unsafe items[number].value = unsafe entry.value
     }
 
+    /// The same of a memtable; a value in pieces has to be put together by `collect`.
+    func take(_ stored: MemtableEntry, for number: Int) {
+        if stored.hasPieces {
+            unsafe items[number].outcome = .alone
+        } else {
+            take(stored.view, for: number)
+        }
+    }
+
     /// A key that the tree cannot have.
     func refuse(_ number: Int) {
         unsafe items[number].outcome = .found

@@ -9,6 +9,7 @@
 
 internal import CisternFileSystem
 package import CisternPrimitives
+internal import Synchronization
 
 package enum WriteOutcome: Equatable, Sendable {
     case applied
@@ -25,6 +26,8 @@ package enum BusyReason: String, Sendable {
     case compactionBehind
     /// The log's disk is behind.
     case logBehind
+    /// Memory is used up, and flushes have not freed enough of it yet.
+    case memoryUsedUp
 }
 
 /// `@unchecked Sendable`: a reference may travel, but only the owner's executor touches what it refers to.
@@ -61,6 +64,7 @@ package final class Tree: @unchecked Sendable {
     // Data, newest to oldest: active, sealed (oldest first), version.
     var active: Memtable
     var sealed: [SealedMemtable]
+    let memtableGauge = Atomic<Int>(0)
     /// States that the next memtable keeps in its hash index.
     private(set) var pointStates: PointStates
     var state: TreeState
@@ -209,6 +213,7 @@ package final class Tree: @unchecked Sendable {
             seal()
             startFlush()
         }
+        noteMemory()
         return .applied
     }
 
@@ -233,6 +238,7 @@ package final class Tree: @unchecked Sendable {
         if isBehind && failures.compactionBlock == nil { return .compactionBehind }
         if sealed.count >= options.sealedMemtablesMax && isActiveHalfFull { return .flushBehind }
         if let log, log.queuedBytes >= options.queuedLogBytesMax { return .logBehind }
+        if engine.isMemoryUsedUp { return .memoryUsedUp }
         return nil
     }
 

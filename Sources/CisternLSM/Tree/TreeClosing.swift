@@ -1,6 +1,7 @@
 // The end of a tree's life in this process (close) or for good (retire).
 
 internal import CisternPrimitives
+internal import Synchronization
 
 extension Tree {
     /// Flushes what is in memory and lets the tree go; `Engine.openTree` brings it back. Idempotent.
@@ -58,6 +59,7 @@ extension Tree {
         sealed = []
         foreignLogs = nil
         active = Memtable(budgetBytes: EngineOptions.memtableBytesRange.lowerBound, pool: engine.memoryPool)
+        memtableGauge.store(0, ordering: .relaxed)
         version = Version(
             TreeState(identity: identity, epoch: epoch, writer: writer), tables: engine.tables)
     }

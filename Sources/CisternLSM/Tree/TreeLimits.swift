@@ -39,7 +39,7 @@ extension Tree {
 
     /// What an append to `key` would be added to in the memtable.
     private func heldBytes(_ key: UnsafeRawBufferPointer) -> Int {
-        guard let entry = unsafe active.get(key), entry.kind != .delete else { return 0 }
-        return unsafe entry.value.count
+        guard let entry = unsafe active.find(key, hash: Hash64.hash(key)), entry.kind != .delete else { return 0 }
+        return entry.wholeValueCount(in: active.arenaView)
     }
 }

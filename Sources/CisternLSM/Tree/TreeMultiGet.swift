@@ -59,12 +59,12 @@ extension Tree {
                 batch.refuse(number)
                 continue
             }
-            if let entry = unsafe active.get(key, hash: hash) {
+            if let entry = unsafe active.find(key, hash: hash) {
                 batch.take(entry, for: number)
                 continue
             }
             for index in stride(from: sealed.count - 1, through: 0, by: -1) {
-                if let entry = unsafe sealed[index].memtable.get(key, hash: hash) {
+                if let entry = unsafe sealed[index].memtable.find(key, hash: hash) {
                     batch.take(entry, for: number)
                     break
                 }

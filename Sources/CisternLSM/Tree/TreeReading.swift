@@ -31,9 +31,10 @@ extension Tree {
 
     func collect(_ key: UnsafeRawBufferPointer, into result: inout LookupResult) throws(EngineError) {
         let hash = unsafe Hash64.hash(key)
-        if let entry = unsafe active.get(key, hash: hash), result.add(entry) { return }
+        if let entry = unsafe active.find(key, hash: hash), result.add(entry, in: active.arenaView) { return }
         for index in stride(from: sealed.count - 1, through: 0, by: -1) {
-            if let entry = unsafe sealed[index].memtable.get(key, hash: hash), result.add(entry) { return }
+            let memtable = sealed[index].memtable
+            if let entry = unsafe memtable.find(key, hash: hash), result.add(entry, in: memtable.arenaView) { return }
         }
         let version = self.version
         if version.fileCount == 0 { return }

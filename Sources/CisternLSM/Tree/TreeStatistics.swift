@@ -17,6 +17,7 @@ struct TreeCounters {
     var movedFiles = 0
     var droppedFiles = 0
     var snapshots = 0
+    var earlySeals = 0
     var failures = 0
     var recoveredBatches = 0
     var openMicroseconds: UInt64 = 0
@@ -65,6 +66,8 @@ package struct TreeStatistics: Equatable, Sendable {
     package var movedFiles = 0
     package var droppedFiles = 0
     package var snapshots = 0
+    /// Memtables that were sealed before they were full, because memory ran short.
+    package var earlySeals = 0
     /// Failures of the disk so far; `readOnlyCause` is set while one keeps writes out.
     package var failures = 0
     package var readOnlyCause: String?
@@ -113,6 +116,7 @@ extension Tree {
         result.movedFiles = counters.movedFiles
         result.droppedFiles = counters.droppedFiles
         result.snapshots = counters.snapshots
+        result.earlySeals = counters.earlySeals
         result.failures = counters.failures
         result.readOnlyCause = failures.cause
         result.compactionBlockedCause = failures.compactionBlock?.cause

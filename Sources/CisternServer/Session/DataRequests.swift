@@ -223,6 +223,7 @@ extension ServerSession {
             case .flushBehind: "flushing is behind"
             case .compactionBehind: "compaction is behind"
             case .logBehind: "the log's disk is behind"
+            case .memoryUsedUp: "memory is used up and being freed"
             }
         return Refusal(
             .busy, "write batch \(sequence) of \(tree.name): \(behind); send it again in \(milliseconds) ms",

@@ -10,7 +10,7 @@ RANDOM_TESTS := 'CisternEngineTests|CisternLSMTests|CisternClientTests|CisternFi
 ENGINE_TESTS := 'CisternEngineTests|CisternLSMTests|CisternFileSystemTests|CisternPrimitivesTests'
 SANITIZER := address
 
-.PHONY: help run test lint format layers swifterror protos soak sanitize bench thresholds clean build tests packages packages-test packages-protos
+.PHONY: help run test test-page lint format layers swifterror protos soak sanitize bench thresholds clean build tests packages packages-test packages-protos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -22,6 +22,10 @@ run: packages build ## the flights job: a state server, workers, a kill, a resto
 # and the end-to-end tests, which take most of the time, use all cores by themselves.
 test: packages-test tests ## all tests, release build
 	$(SWIFT) test -c $(CONFIGURATION) --skip-build --no-parallel
+
+test-page: packages-test tests ## the status page in headless Chromium, which is installed when it is missing
+	@.ci/install-packages chromium
+	$(SWIFT) test -c $(CONFIGURATION) --skip-build --no-parallel --filter aBrowserShowsTheTreesAndKeepsThePageFresh
 
 lint: ## swift format, strict
 	$(SWIFT) format lint --strict --parallel -r $(SOURCES)

@@ -77,6 +77,7 @@ let package = Package(
                 "CisternPrimitives", "CisternFileSystem", "CisternLSM", "CisternWire", "CisternWireMessages",
                 "CisternTransport",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
             ], swiftSettings: strict),

@@ -1,7 +1,7 @@
 // The front door: opens the data directory, listens, and stops without losing anything. Used by `cistern serve` and, in
 // process, by tests.
 //
-//   start     lock and open the engine ─► catalog ─► registry (finish cut-short restores) ─► listen
+//   start     admin port ─► lock and open the engine ─► catalog ─► registry (finish cut-short restores) ─► listen
 //   drain     refuse attaches, GO_AWAY on every connection, wait for what is in flight
 //   shutdown  drain if nobody did ─► close connections ─► close trees (flush) ─► close engine ─► stop threads
 
@@ -22,20 +22,24 @@ package struct ServerStartError: Error, CustomStringConvertible, Sendable {
 package final class StateServer: Sendable {
     package let configuration: ServerConfiguration
     package let boundEndpoints: [Endpoint]
+    /// Where health, metrics and the status page are, when that was asked for.
+    package var adminEndpoint: Endpoint? { admin?.endpoint }
 
     private let core: ServerCore
     private let listener: Listener
+    private let admin: AdminServer?
     private let group: MultiThreadedEventLoopGroup
     private let logger: Logger
     private let isStopped = Atomic(false)
 
     private init(
-        configuration: ServerConfiguration, core: ServerCore, listener: Listener, group: MultiThreadedEventLoopGroup,
-        logger: Logger
+        configuration: ServerConfiguration, core: ServerCore, listener: Listener, admin: AdminServer?,
+        group: MultiThreadedEventLoopGroup, logger: Logger
     ) {
         self.configuration = configuration
         self.core = core
         self.listener = listener
+        self.admin = admin
         self.group = group
         self.logger = logger
         boundEndpoints = listener.boundEndpoints
@@ -47,6 +51,22 @@ package final class StateServer: Sendable {
         time: any TimeSource = SystemTime(), logger: Logger = Logger(label: "cistern")
     ) async throws(ServerStartError) -> StateServer {
         if let problem = configuration.firstProblem() { throw ServerStartError(description: problem) }
+        // First, so that whoever watches sees a server that starts, however long that takes.
+        let admin: AdminServer? =
+            if let address = ListenAddress(configuration.admin) { try await AdminServer.start(address) } else { nil }
+        do throws(ServerStartError) {
+            return try await start(configuration, admin, fileSystem: fileSystem, time: time, logger: logger)
+        } catch {
+            await admin?.close()
+            throw error
+        }
+    }
+
+    private static func start(
+        _ configuration: ServerConfiguration, _ admin: AdminServer?, fileSystem: any FileSystem, time: any TimeSource,
+        logger: Logger
+    ) async throws(ServerStartError) -> StateServer {
+        let started = time.monotonicNanoseconds
         let lane = BlockingLane()
         let opened = await lane.run {
             openCore(configuration, fileSystem: fileSystem, time: time, logger: logger, lane: lane)
@@ -62,8 +82,14 @@ package final class StateServer: Sendable {
         let group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.eventLoops)
         do {
             let listener = try await listen(configuration, core: core, group: group, logger: logger)
+            admin?.publish(phase: { core.isDraining ? .draining : .serving }) {
+                var status = await core.status(startedNanoseconds: started)
+                status.connections = listener.connectionCount
+                return status
+            }
             return StateServer(
-                configuration: configuration, core: core, listener: listener, group: group, logger: logger)
+                configuration: configuration, core: core, listener: listener, admin: admin, group: group, logger: logger
+            )
         } catch {
             _ = await lane.run { core.engine.close() }
             await lane.stop()
@@ -90,7 +116,7 @@ package final class StateServer: Sendable {
                 return .success(
                     ServerCore(
                         engine: engine, catalog: catalog, registry: registry, time: time, logger: logger,
-                        lane: lane))
+                        lane: lane, requestCounters: (0..<configuration.eventLoops).map { _ in RequestCounters() }))
             } catch {
                 engine.close()
                 throw error
@@ -114,6 +140,7 @@ package final class StateServer: Sendable {
         guard !isStopped.exchange(true, ordering: .acquiringAndReleasing) else { return }
         core.startDraining()
         await listener.close()
+        await admin?.close()
         await core.registry.closeAll()
         // nil only when the lane was stopped, which happens below.
         _ = await core.lane.run { [core] in core.engine.close() }
@@ -156,10 +183,13 @@ private func listen(
     options.requestsMax = configuration.connectionRequestsMax
     options.bytesMax = configuration.connectionBytesMax
     let endpoints = configuration.listen.compactMap { Endpoint($0) }
-    let scratches = Dictionary(uniqueKeysWithValues: group.makeIterator().map { (ObjectIdentifier($0), LoopScratch()) })
+    let own = zip(group.makeIterator(), core.requestCounters).map { eventLoop, counters in
+        (ObjectIdentifier(eventLoop), (scratch: LoopScratch(), counters: counters))
+    }
+    let ofLoop = Dictionary(uniqueKeysWithValues: own)
     return try await Listener.bind(endpoints, group: group, options: options, logger: logger) { eventLoop in
-        ServerSession(
-            core: core, eventLoop: eventLoop, scratch: scratches[ObjectIdentifier(eventLoop)] ?? LoopScratch())
+        let own = ofLoop[ObjectIdentifier(eventLoop)] ?? (scratch: LoopScratch(), counters: RequestCounters())
+        return ServerSession(core: core, eventLoop: eventLoop, scratch: own.scratch, counters: own.counters)
     }
 }
 

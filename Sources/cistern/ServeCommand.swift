@@ -27,6 +27,7 @@ struct ServeCommand: AsyncParsableCommand {
         inversion: .prefixedNo,
         help: "Listen on addresses that other machines reach, without encryption.")
     var allowRemote: Bool?
+    @Option(help: "Where health, metrics and the status page are: HOST:PORT or unix:/PATH.") var admin: String?
     @Option(help: "Threads that serve connections.") var eventLoops: String?
     @Option(help: "When a write is acknowledged: synced, buffered or off.") var log: String?
     @Option(help: "Memory of a tree before it is flushed.") var memtableBytes: String?
@@ -45,7 +46,8 @@ struct ServeCommand: AsyncParsableCommand {
     /// Key and texts of every flag that was given, for the loader.
     var flags: [(key: String, values: [String])] {
         let single: [(String, String?)] = [
-            ("data", data), ("allow_remote", allowRemote.map { "\($0)" }), ("event_loops", eventLoops), ("log", log),
+            ("data", data), ("allow_remote", allowRemote.map { "\($0)" }), ("admin", admin),
+            ("event_loops", eventLoops), ("log", log),
             ("memtable_bytes", memtableBytes), ("block_cache_bytes", blockCacheBytes), ("block_bytes", blockBytes),
             ("filter_bits_per_key", filterBitsPerKey), ("compaction_threads", compactionThreads),
             ("compaction_bytes_per_second", compactionBytesPerSecond), ("frame_bytes_max", frameBytesMax),

@@ -15,6 +15,7 @@ func serve(_ configuration: ServerConfiguration) async throws {
     let signals = StopSignals()
     let server = try await StateServer.start(configuration, logger: logger)
     for endpoint in server.boundEndpoints { print("listening on \(endpoint)") }
+    if let admin = server.adminEndpoint { print("admin on \(admin)") }
     fflush(nil)
     let signal = await signals.next()
     logger.notice("stopping", metadata: ["signal": "\(signal)"])

@@ -63,6 +63,10 @@ private func problem(
     #expect(problem(file: "listen = 127.0.0.1:1, 127.0.0.1:1").contains("twice"))
     #expect(problem(file: "listen = 127.0.0.1:0, 127.0.0.1:0").isEmpty)
     #expect(problem(file: "listen = somewhere").contains("HOST:PORT"))
+    #expect(problem(file: "admin = somewhere").contains("HOST:PORT"))
+    #expect(problem(file: "admin = 10.0.0.1:7071").contains("allow_remote"))
+    #expect(problem(file: "admin = 10.0.0.1:7071\nallow_remote = true").isEmpty)
+    #expect(problem(file: "listen = 127.0.0.1:7\nadmin = 127.0.0.1:7").contains("of its own"))
 }
 
 @Test func listenMayBeRepeated() throws {

@@ -24,6 +24,8 @@ package struct BlockCacheStatistics: Equatable, Sendable {
     /// Memory that is held for frames, used or not.
     package var committedBytes = 0
     package var capacityBytes = 0
+
+    package init() {}
 }
 
 // Unchecked: the pointer is to an atomic, the rest is a constant or in a mutex.

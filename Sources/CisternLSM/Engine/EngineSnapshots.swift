@@ -18,6 +18,9 @@ extension Engine {
         }
     }
 
+    /// Snapshots of all stores.
+    package var snapshotCount: Int { state.withLock { $0.snapshots.count } }
+
     func snapshot(tree: TreeID, epoch: UInt64, checkpoint: UInt64) -> SnapshotInfo? {
         state.withLock { $0.snapshots.taken(of: tree, epoch: epoch, checkpoint: checkpoint)?.info }
     }

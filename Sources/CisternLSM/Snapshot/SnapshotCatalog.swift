@@ -39,6 +39,8 @@ struct SnapshotCatalog: Sendable {
 
     var all: some Sequence<StoredSnapshot> { byHandle.values }
 
+    var count: Int { byHandle.count }
+
     func taken(of tree: TreeID, epoch: UInt64, checkpoint: UInt64) -> StoredSnapshot? {
         byCut[Cut(tree: tree, epoch: epoch, checkpoint: checkpoint)].flatMap { byHandle[$0] }
     }

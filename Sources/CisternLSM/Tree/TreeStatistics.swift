@@ -25,8 +25,15 @@ struct TreeCounters {
 
 package struct TreeStatistics: Equatable, Sendable {
     package struct Level: Equatable, Sendable {
-        package let files: Int
-        package let bytes: UInt64
+        package var files = 0
+        package var bytes: UInt64 = 0
+
+        package init() {}
+
+        init(files: Int, bytes: UInt64) {
+            self.files = files
+            self.bytes = bytes
+        }
     }
     package var memtableBytes = 0
     package var memtableEntries = 0
@@ -80,6 +87,11 @@ package struct TreeStatistics: Equatable, Sendable {
 }
 
 extension Tree {
+    /// Asks the tree's owner for its statistics. Any thread may call; `completion` runs on the owner.
+    package func statistics(completion: @escaping @Sendable (TreeStatistics) -> Void) {
+        mailbox.post(to: self) { completion($0.statistics) }
+    }
+
     package var statistics: TreeStatistics {
         var result = TreeStatistics()
         result.memtableBytes = active.byteCount

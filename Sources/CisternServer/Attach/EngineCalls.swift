@@ -38,6 +38,12 @@ extension Tree {
         }
     }
 
+    func statisticsFromOwner() async -> TreeStatistics {
+        await withCheckedContinuation { continuation in
+            statistics { continuation.resume(returning: $0) }
+        }
+    }
+
     func close(on owner: LoopExecutor) async -> Result<Void, EngineError> {
         await withCheckedContinuation { continuation in
             owner.execute { self.close { continuation.resume(returning: $0) } }

@@ -188,6 +188,23 @@ package final class TreeRegistry: Sendable {
         }
     }
 
+    /// Every tree, by store and key groups; open ones are asked through their owners.
+    package func treeStatuses() async -> [ServerStatus.TreeStatus] {
+        let records = state.withLock { stores in
+            stores.flatMap { store, trees in trees.records.values.map { (store: store, record: $0) } }
+        }
+        var statuses: [ServerStatus.TreeStatus] = []
+        for (store, record) in records {
+            let claim = record.claim
+            statuses.append(
+                ServerStatus.TreeStatus(
+                    id: claim.id, store: store, keyGroupFirst: Int(claim.range.first),
+                    keyGroupLast: Int(claim.range.last), epoch: claim.epoch, writer: claim.writer,
+                    isAttached: record.attachment != nil, statistics: await record.open?.tree.statisticsFromOwner()))
+        }
+        return statuses.sorted { ($0.store, $0.keyGroupFirst, $0.id) < ($1.store, $1.keyGroupFirst, $1.id) }
+    }
+
     // MARK: Steps, each inside `exclusively`
 
     /// Gives an existing tree to the session.

@@ -17,6 +17,8 @@ package struct ServerConfiguration: Equatable, Sendable {
     /// `HOST:PORT` or `unix:/PATH`; port 0 takes a free one.
     package var listen = ["127.0.0.1:7070"]
     package var allowRemote = false
+    /// Empty: no admin port. Else as an address of `listen`.
+    package var admin = ""
     package var eventLoops = 2
     package var log = LogRule.synced
     package var memtableBytes = 64 << 20
@@ -39,7 +41,7 @@ package struct ServerConfiguration: Equatable, Sendable {
         if dataDirectory.isEmpty {
             return "no data directory is given: set it with --data DIR, CISTERN_DATA or \"data = DIR\" in the file"
         }
-        return listenProblem() ?? sizesProblem()
+        return listenProblem() ?? adminProblem() ?? sizesProblem()
     }
 
     private func listenProblem() -> String? {
@@ -55,6 +57,22 @@ package struct ServerConfiguration: Equatable, Sendable {
                 return "listen \"\(text)\" can be reached from other machines and there is no encryption: listen on "
                     + "127.0.0.1, [::1] or a Unix socket, or set allow_remote = true if the network is trusted"
             }
+        }
+        return nil
+    }
+
+    private func adminProblem() -> String? {
+        if admin.isEmpty { return nil }
+        guard let address = ListenAddress(admin) else {
+            return "admin \"\(admin)\" is neither HOST:PORT nor unix:/PATH (a path of at most "
+                + "\(ListenAddress.unixPathBytesMax) bytes)"
+        }
+        if !address.takesFreePort && listen.contains(admin) {
+            return "admin and listen both name \"\(admin)\": give the admin port an address of its own"
+        }
+        if !address.isLocal && !allowRemote {
+            return "admin \"\(admin)\" can be reached from other machines and there is no encryption: listen on "
+                + "127.0.0.1, [::1] or a Unix socket, or set allow_remote = true if the network is trusted"
         }
         return nil
     }

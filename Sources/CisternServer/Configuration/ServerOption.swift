@@ -12,6 +12,7 @@ package struct ServerOption: Sendable {
 
     package enum Kind: String, Sendable {
         case path
+        case address
         case addresses
         case boolean
         case count
@@ -29,6 +30,7 @@ package struct ServerOption: Sendable {
     package var expectation: String {
         switch kind {
         case .path: "a path"
+        case .address: "HOST:PORT or unix:/PATH"
         case .addresses: "HOST:PORT or unix:/PATH, several separated by commas"
         case .boolean: "true or false"
         case .count: "a whole number (\(summary))"
@@ -63,6 +65,14 @@ extension ServerOption {
             apply: { configuration, text in
                 guard let value = Bool(text) else { return false }
                 configuration.allowRemote = value
+                return true
+            }),
+        ServerOption(
+            key: "admin", kind: .address,
+            summary: "where health, metrics and the status page are: HOST:PORT or unix:/PATH; empty for nowhere",
+            text: { $0.admin },
+            apply: { configuration, text in
+                configuration.admin = text
                 return true
             }),
         .count("event_loops", \.eventLoops, 1...64, "threads that serve connections, 1 to 64"),
@@ -119,7 +129,8 @@ extension ServerOption {
         let rows = all.map { option in
             let text = option.text(defaults)
             return "| `\(option.key)` | `\(option.flag)` | `\(option.environmentName)` | "
-                + (text.isEmpty ? "none, must be given" : "`\(text)`") + " | \(option.summary) |"
+                + (text.isEmpty ? option.key == "data" ? "none, must be given" : "none" : "`\(text)`")
+                + " | \(option.summary) |"
         }
         return (["| key | flag | environment | default | meaning |", "|---|---|---|---|---|"] + rows)
             .joined(separator: "\n")

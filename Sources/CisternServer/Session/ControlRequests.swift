@@ -167,7 +167,10 @@ extension ServerSession {
                     "\(attempt): it must hold batch \(message.sequence), the tree has \(held) as its newest",
                     expectedSequence: held + 1))
         }
-        tree.tree.snapshot(checkpoint: message.checkpoint) { [self] result in
+        let arrival = core.time.monotonicNanoseconds
+        let checkpoint = message.checkpoint
+        tree.tree.snapshot(checkpoint: checkpoint) { [self] result in
+            core.note(checkpoint, of: tree, since: arrival, result)
             executor.execute { self.answerSnapshot(header, result, attempt: attempt) }
         }
     }
@@ -286,6 +289,22 @@ enum AttachAnswer {
 }
 
 extension ServerCore {
+    fileprivate func note(
+        _ checkpoint: UInt64, of tree: SessionTree, since arrival: UInt64, _ result: Result<SnapshotInfo, EngineError>
+    ) {
+        let (info, failure): (SnapshotInfo?, String?) =
+            switch result {
+            case .success(let info): (info, nil)
+            case .failure(let error): (nil, "\(error)")
+            }
+        checkpoints.record(
+            CheckpointPart(
+                store: tree.store, keyGroups: "\(tree.range)", checkpoint: checkpoint,
+                finishedMilliseconds: time.wallMilliseconds,
+                microseconds: (time.monotonicNanoseconds - arrival) / 1000, bytes: info?.bytes ?? 0,
+                newBytes: info?.newBytes ?? 0, failure: failure))
+    }
+
     /// A durable change of the catalog. One that changes nothing is answered without leaving the caller's thread.
     func change<Value: Sendable>(
         attempt: String, _ change: @escaping @Sendable (inout CatalogState) throws(CatalogRefusal) -> Value

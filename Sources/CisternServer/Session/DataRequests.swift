@@ -19,6 +19,16 @@ enum PageLimits {
     static let roomForNextBytes = WireLimits.keyBytesMax + 256
 }
 
+/// A write batch on its way to its acknowledgement.
+private struct WriteAnswer: Sendable {
+    let header: FrameHeader
+    let sequence: UInt64
+    /// In monotonic nanoseconds.
+    let arrival: UInt64
+    /// Milliseconds that the answer waits for compaction.
+    let delay: UInt64
+}
+
 extension ServerSession {
     // MARK: WRITE_BATCH
 
@@ -34,12 +44,16 @@ extension ServerSession {
             return refuse(header, foreignKey(header, tree, entry: foreign))
         }
         let sequence = message.sequence
+        let arrival = core.time.monotonicNanoseconds
         // Read here, where the tree is the loop's for sure.
         let delay = tree.tree.writeDelayMilliseconds
         do throws(EngineError) {
             let outcome = try tree.tree.write(
                 message.columns, epoch: message.epoch, sequence: sequence, watermark: message.watermark
-            ) { [self] result in acknowledge(header, tree, sequence, delay, result) }
+            ) { [self] result in
+                acknowledge(
+                    WriteAnswer(header: header, sequence: sequence, arrival: arrival, delay: delay), tree, result)
+            }
             if case .busy(let reason, let milliseconds) = outcome {
                 refuse(header, busy(tree, sequence, reason, milliseconds))
             }
@@ -49,25 +63,23 @@ extension ServerSession {
     }
 
     /// Comes on the loop that owns the tree: another one when the tree was handed over in between.
-    private func acknowledge(
-        _ header: FrameHeader, _ tree: SessionTree, _ sequence: UInt64, _ delay: UInt64,
-        _ result: Result<Void, EngineError>
-    ) {
+    private func acknowledge(_ answer: WriteAnswer, _ tree: SessionTree, _ result: Result<Void, EngineError>) {
         guard executor.eventLoop.inEventLoop else {
-            return executor.execute { self.acknowledge(header, tree, sequence, delay, result) }
+            return executor.execute { self.acknowledge(answer, tree, result) }
         }
         switch result {
         case .success:
-            if delay == 0 && tree.pace.isIdle { return answerWrite(header, sequence) }
-            tree.pace.hold(milliseconds: delay, on: executor.eventLoop) { self.answerWrite(header, sequence) }
+            if answer.delay == 0 && tree.pace.isIdle { return send(answer) }
+            tree.pace.hold(milliseconds: answer.delay, on: executor.eventLoop) { self.send(answer) }
         case .failure(let error):
-            refuse(header, Refusal(error, attempt: "write batch \(sequence) of \(tree.name)"))
+            refuse(answer.header, Refusal(error, attempt: "write batch \(answer.sequence) of \(tree.name)"))
         }
     }
 
-    private func answerWrite(_ header: FrameHeader, _ sequence: UInt64) {
-        let reply = WriteBatchReplyMessage(sequence: sequence)
-        unsafe connection?.reply(to: header, size: reply.encodedSize) { unsafe reply.encode(into: $0) }
+    private func send(_ answer: WriteAnswer) {
+        counters.noteWrite(nanoseconds: core.time.monotonicNanoseconds - answer.arrival)
+        let reply = WriteBatchReplyMessage(sequence: answer.sequence)
+        unsafe connection?.reply(to: answer.header, size: reply.encodedSize) { unsafe reply.encode(into: $0) }
     }
 
     /// Index of the first entry whose key group the tree does not have. Keys ascend, so the ends tell about all.

@@ -13,12 +13,15 @@ package final class ServerCore: Sendable {
     package let time: any TimeSource
     package let logger: Logger
     package let lane: BlockingLane
+    /// One an event loop.
+    package let requestCounters: [RequestCounters]
+    package let checkpoints = CheckpointHistory()
     /// Set once, when the server drains. Relaxed: a session that sees it late takes one more attach, which is then closed.
     private let draining = Atomic(false)
 
     package init(
         engine: Engine, catalog: Catalog, registry: TreeRegistry, time: any TimeSource, logger: Logger,
-        lane: BlockingLane
+        lane: BlockingLane, requestCounters: [RequestCounters]
     ) {
         self.engine = engine
         self.catalog = catalog
@@ -26,6 +29,7 @@ package final class ServerCore: Sendable {
         self.time = time
         self.logger = logger
         self.lane = lane
+        self.requestCounters = requestCounters
     }
 
     package var isDraining: Bool { draining.load(ordering: .relaxed) }

@@ -31,10 +31,14 @@ package final class ServerSession: FrameService, @unchecked Sendable {
     var keyIndexTurnIsScheduled = false
     private var isClosed = false
     let scratch: LoopScratch
+    let counters: RequestCounters
 
-    package init(core: ServerCore, eventLoop: any EventLoop, scratch: LoopScratch) {
+    package init(
+        core: ServerCore, eventLoop: any EventLoop, scratch: LoopScratch, counters: RequestCounters
+    ) {
         self.core = core
         self.scratch = scratch
+        self.counters = counters
         executor = LoopExecutor(eventLoop)
     }
 
@@ -45,6 +49,7 @@ package final class ServerSession: FrameService, @unchecked Sendable {
     }
 
     package func received(_ header: FrameHeader, body: UnsafeRawBufferPointer) {
+        counters.noteRequest(header.opcodeByte, bodyBytes: body.count)
         guard let opcode = header.opcode else { return refuse(header, unsupported(header)) }
         switch opcode {
         case .writeBatch: unsafe writeBatch(header, body)
@@ -165,6 +170,7 @@ package final class ServerSession: FrameService, @unchecked Sendable {
     var bodyBytesMax: Int { (connection?.replyFrameBytesMax ?? 0) - FrameHeader.size }
 
     func refuse(_ header: FrameHeader, _ refusal: Refusal) {
+        counters.noteRefusal(refusal.body.errorCode)
         connection?.replyError(to: header, refusal.body)
     }
 

@@ -1,0 +1,193 @@
+// The admin port: HTTP/1.1 for health checks, metrics and the status page. It listens before the data directory is opened, on
+// a thread of its own, so that it answers while everything else is busy.
+//
+// Only GET and HEAD, no bodies, no state of its own but the history of the page. Limits: `connectionsMax`, an idle time, and
+// NIO's bound on the head of a request.
+//
+// Threading: handlers on the admin loop; `publish` and `close` from anywhere.
+
+internal import CisternPrimitives
+package import CisternTransport
+internal import Logging
+internal import NIOCore
+internal import NIOHTTP1
+internal import NIOPosix
+internal import Synchronization
+
+package final class AdminServer: Sendable {
+    static let connectionsMax = 64
+    static let idleSeconds: Int64 = 30
+    static let backlog: Int32 = 64
+
+    /// Says what the server is like; nil while it starts.
+    package typealias Source = @Sendable () async -> ServerStatus
+
+    private let group: MultiThreadedEventLoopGroup
+    private let source = Mutex<(phase: @Sendable () -> ServerStatus.Phase, status: Source)?>(nil)
+    private let channels = Mutex<(listening: (any Channel)?, open: [ObjectIdentifier: any Channel])>((nil, [:]))
+    let history = StatusHistory()
+    private let bound = Mutex<Endpoint?>(nil)
+
+    private init() { group = MultiThreadedEventLoopGroup(numberOfThreads: 1) }
+
+    /// Where it listens, with the port the system gave.
+    package var endpoint: Endpoint? { bound.withLock { $0 } }
+
+    /// Listens when it returns.
+    package static func start(_ address: ListenAddress) async throws(ServerStartError) -> AdminServer {
+        let server = AdminServer()
+        do {
+            try await server.listen(address)
+            return server
+        } catch {
+            await server.close()
+            throw ServerStartError(
+                description: "cannot listen for admin requests on \(address): \(error); choose another admin address")
+        }
+    }
+
+    private func listen(_ address: ListenAddress) async throws {
+        let bootstrap = ServerBootstrap(group: group)
+            .serverChannelOption(.backlog, value: AdminServer.backlog)
+            .childChannelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    guard self.admit(channel) else { throw ChannelError.alreadyClosed }
+                    let pipeline = channel.pipeline.syncOperations
+                    try pipeline.addHandler(IdleStateHandler(allTimeout: .seconds(AdminServer.idleSeconds)))
+                    try pipeline.configureHTTPServerPipeline(withErrorHandling: true)
+                    try pipeline.addHandler(AdminHandler(self))
+                }
+            }
+        let channel: any Channel
+        switch address {
+        case .tcp(let host, let port):
+            channel =
+                try await bootstrap
+                .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+                .bind(host: host, port: port).get()
+            bound.withLock { $0 = .tcp(host: host, port: channel.localAddress?.port ?? port) }
+        case .unix(let path):
+            channel = try await bootstrap.bind(unixDomainSocketPath: path, cleanupExistingSocketFile: true).get()
+            bound.withLock { $0 = .unix(path: path) }
+        }
+        channels.withLock { $0.listening = channel }
+    }
+
+    private func admit(_ channel: any Channel) -> Bool {
+        let id = ObjectIdentifier(channel)
+        let admitted = channels.withLock { channels in
+            guard channels.open.count < AdminServer.connectionsMax, channels.listening != nil else { return false }
+            channels.open[id] = channel
+            return true
+        }
+        if admitted {
+            channel.closeFuture.whenComplete { _ in
+                _ = self.channels.withLock { $0.open.removeValue(forKey: id) }
+            }
+        }
+        return admitted
+    }
+
+    /// The server is there: from now on answers are about it.
+    package func publish(phase: @escaping @Sendable () -> ServerStatus.Phase, status: @escaping Source) {
+        source.withLock { $0 = (phase, status) }
+    }
+
+    func respond(to path: String) async -> AdminResponse {
+        let source = source.withLock { $0 }
+        var status = ServerStatus()
+        if let source, AdminRoutes.needsStatus(path) { status = await source.status() }
+        return AdminRoutes.respond(
+            path, phase: source?.phase() ?? .starting, status: status, history: history)
+    }
+
+    /// Stops listening and closes what is open. Idempotent.
+    package func close() async {
+        let (listening, open) = channels.withLock { channels -> ((any Channel)?, [any Channel]) in
+            defer { channels = (nil, [:]) }
+            return (channels.listening, Array(channels.open.values))
+        }
+        for channel in [listening].compactMap({ $0 }) + open {
+            channel.close(promise: nil)
+            await withCheckedContinuation { continuation in
+                channel.closeFuture.whenComplete { _ in continuation.resume() }
+            }
+        }
+        source.withLock { $0 = nil }
+        do {
+            try await group.shutdownGracefully()
+        } catch {
+            // Already stopped, which is what was asked for.
+        }
+    }
+}
+
+/// One connection. Owned by its event loop.
+private final class AdminHandler: ChannelInboundHandler {
+    typealias InboundIn = HTTPServerRequestPart
+    typealias OutboundOut = HTTPServerResponsePart
+
+    private let server: AdminServer
+    private var head: HTTPRequestHead?
+
+    init(_ server: AdminServer) { self.server = server }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        switch unwrapInboundIn(data) {
+        case .head(let head): self.head = head
+        case .body: break  // Nothing that is answered has one; what is sent is dropped as it comes.
+        case .end:
+            guard let head else { return }
+            self.head = nil
+            answer(head, context)
+        }
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if event is IdleStateHandler.IdleStateEvent { context.close(promise: nil) }
+        context.fireUserInboundEventTriggered(event)
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+
+    private func answer(_ head: HTTPRequestHead, _ context: ChannelHandlerContext) {
+        guard head.method == .GET || head.method == .HEAD else {
+            return write(
+                AdminResponse(code: 405, body: "\(head.method.rawValue) is not taken here, only GET\n"), head, context)
+        }
+        let path = String(head.uri.prefix { $0 != "?" })
+        let server = server
+        let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
+        let eventLoop = context.eventLoop
+        Task {
+            let response = await server.respond(to: path)
+            eventLoop.execute {
+                let (handler, context) = bound.value
+                handler.write(response, head, context)
+            }
+        }
+    }
+
+    private func write(_ response: AdminResponse, _ head: HTTPRequestHead, _ context: ChannelHandlerContext) {
+        guard context.channel.isActive else { return }
+        let body = ByteBuffer(string: response.body)
+        var headers = HTTPHeaders()
+        headers.add(name: "content-type", value: response.contentType)
+        headers.add(name: "content-length", value: "\(body.readableBytes)")
+        headers.add(name: "cache-control", value: "no-store")
+        headers.add(name: "x-content-type-options", value: "nosniff")
+        headers.add(name: "content-security-policy", value: StatusPage.securityPolicy)
+        if response.code == 405 { headers.add(name: "allow", value: "GET, HEAD") }
+        if !head.isKeepAlive { headers.add(name: "connection", value: "close") }
+        let status = HTTPResponseStatus(statusCode: response.code)
+        context.write(
+            wrapOutboundOut(.head(HTTPResponseHead(version: .http1_1, status: status, headers: headers))), promise: nil)
+        if head.method != .HEAD { context.write(wrapOutboundOut(.body(.byteBuffer(body))), promise: nil) }
+        let written = context.eventLoop.makePromise(of: Void.self)
+        context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: written)
+        if !head.isKeepAlive {
+            let channel = context.channel
+            written.futureResult.whenComplete { _ in channel.close(promise: nil) }
+        }
+    }
+}

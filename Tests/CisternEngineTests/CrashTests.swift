@@ -97,6 +97,8 @@ private final class CrashRun {
 
     private func openTree(_ harness: EngineHarness) throws -> Tree? {
         do {
+            // One whose making was cut off before it was acknowledged may be there.
+            tree = tree ?? harness.engine.treeInfos().first?.id
             if let tree { return try harness.open(tree) }
             let made = try harness.create(wholeRange)
             tree = made.id

@@ -12,11 +12,17 @@ import Testing
         let disk = MemoryFileSystem()
         var options = smallOptions()
         options.memtableBytes = 8192
+        options.values.thresholdBytes = 40
         let harness = try EngineHarness(options, fileSystem: disk, seed: 1)
         let tree = try harness.create(wholeRange)
         for round in 0..<12 {
             try harness.writeDurably(
-                tree, OwnedBatch((0..<128).map { put(makeKey(UInt16($0), "k\(round % 7)"), "value \(round)") }))
+                tree,
+                OwnedBatch(
+                    (0..<128).map { group in
+                        let value = "value \(round)" + String(repeating: "+", count: group % 8 == 0 ? 50 : 0)
+                        return put(makeKey(UInt16(group), "k\(round % 7)"), value)
+                    }))
         }
         harness.scheduler.runUntilIdle()
         let first = try harness.snapshot(tree, 1)
@@ -48,6 +54,7 @@ import Testing
             #expect(found.remarks.isEmpty, "\(found.remarks)")
             #expect(found.trees == 2 && found.snapshots == 3 && found.tables > 1 && found.segments >= 2)
             #expect(found.entries > 0 && found.tableBytes > 0 && found.logBytes > 0)
+            #expect(found.valueFiles > 0 && found.valueBytes > 0)
         }
         #expect(disk.paths == before.map(\.0))
         for (path, contents) in before { #expect(disk.contents(path) == contents) }
@@ -113,6 +120,11 @@ import Testing
     @Test func aTableThatWasExchangedIsFound() throws {
         let disk = try populated()
         let tables = disk.paths.filter { $0.hasSuffix(".sst") }
+        // A value file knows its number.
+        let values = disk.paths.filter { $0.hasSuffix(".val") }
+        let exchanged = disk.afterNothing()
+        exchanged.setContents(values[0], try #require(disk.contents(values[1])))
+        #expect(try verify(exchanged).faults.map(\.path) == [values[0]])
         disk.setContents(tables[0], try #require(disk.contents(tables[1])))
         let found = try verify(disk)
         #expect(found.faults.map(\.path) == [tables[0]])

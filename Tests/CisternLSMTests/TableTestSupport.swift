@@ -4,6 +4,7 @@ import CisternFileSystem
 import CisternLSM
 import CisternPrimitives
 import CisternTestKit
+import Testing
 
 /// An entry that owns its bytes.
 struct OwnedEntry: Equatable, CustomStringConvertible {
@@ -11,12 +12,18 @@ struct OwnedEntry: Equatable, CustomStringConvertible {
     var kind: EntryKind
     var expiry: Expiry
     var value: [UInt8]
+    /// The value is a pointer into a value file.
+    var isPointer: Bool
 
-    init(_ key: [UInt8], _ kind: EntryKind = .put, _ value: [UInt8] = [], expiry: Expiry = .never) {
+    init(
+        _ key: [UInt8], _ kind: EntryKind = .put, _ value: [UInt8] = [], expiry: Expiry = .never,
+        isPointer: Bool = false
+    ) {
         self.key = key
         self.kind = kind
         self.expiry = expiry
         self.value = value
+        self.isPointer = isPointer
     }
 
     init(_ view: EntryView) {
@@ -24,12 +31,14 @@ struct OwnedEntry: Equatable, CustomStringConvertible {
         kind = view.kind
         expiry = view.expiry
         value = Array(view.value)
+        isPointer = view.isPointer
     }
 
     func withView<R>(_ body: (EntryView) throws -> R) rethrows -> R {
         try key.withUnsafeBytes { keyBytes in
             try value.withUnsafeBytes { valueBytes in
-                try body(EntryView(key: keyBytes, kind: kind, expiry: expiry, value: valueBytes))
+                try body(
+                    EntryView(key: keyBytes, kind: kind, isPointer: isPointer, expiry: expiry, value: valueBytes))
             }
         }
     }
@@ -64,12 +73,13 @@ final class MemoryFile: AppendFile, RandomReadFile, @unchecked Sendable {
 }
 
 func writeTable(
-    _ entries: [OwnedEntry], _ options: TableOptions = TableOptions(), number: UInt64 = 1, cache: BlockCache? = nil
+    _ entries: [OwnedEntry], _ options: TableOptions = TableOptions(), number: UInt64 = 1, cache: BlockCache? = nil,
+    values: [ValueFileUse] = []
 ) throws -> (file: MemoryFile, summary: TableSummary) {
     let file = MemoryFile()
     let writer = TableWriter(file: file, options: options, number: number, cache: cache)
     for entry in entries { try entry.withView { try writer.add($0) } }
-    let summary = try writer.finish()
+    let summary = try writer.finish(values: values)
     return (file, summary)
 }
 
@@ -197,4 +207,9 @@ func naiveFold(_ sources: [[OwnedEntry]], _ clock: ExpiryClock, _ purpose: Folde
         result.append(OwnedEntry(key, stays ? .append : .put, value, expiry: newest.expiry))
     }
     return result
+}
+
+func engineError(_ body: () throws -> Void) -> EngineError? {
+    do { try body() } catch let error as EngineError { return error } catch { Issue.record("\(error)") }
+    return nil
 }

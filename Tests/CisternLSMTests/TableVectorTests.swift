@@ -3,25 +3,26 @@ import CisternPrimitives
 import CisternTestKit
 import Testing
 
-/// proto-spec/vectors/sst-v1.hex and sst-v2.hex, both ways: the writer produces these bytes, and these bytes read back as the
+/// proto-spec/vectors/sst-v1.hex to sst-v3.hex, both ways: the writer produces these bytes, and these bytes read back as the
 /// entries.
 @Suite struct TableVectorTests {
-    @Test(arguments: [1, 2] as [UInt32]) func theWriterProducesTheVector(version: UInt32) throws {
+    @Test(arguments: [1, 2, 3] as [UInt32]) func theWriterProducesTheVector(version: UInt32) throws {
         var options = Self.options
         options.formatVersion = version
-        let (file, _) = try writeTable(Self.entries, options)
+        let (file, _) = try writeTable(Self.entries(version), options, values: version < 3 ? [] : [Self.use])
         let difference = try GoldenFile.difference("sst-v\(version).hex", from: Self.annotate(file.bytes, version))
         #expect(difference == nil)
     }
 
-    @Test(arguments: [1, 2] as [UInt32]) func theVectorReadsBack(version: UInt32) throws {
+    @Test(arguments: [1, 2, 3] as [UInt32]) func theVectorReadsBack(version: UInt32) throws {
         let table = try openTable(MemoryFile(bytes: try GoldenFile.bytes("sst-v\(version).hex")))
         try table.verify()
         #expect(table.summary.formatVersion == version)
         #expect(table.summary.minExpiryProcessing == (version == 1 ? 0 : 1_700_000_000_000))
         #expect(table.summary.minExpiryEvent == (version == 1 ? 0 : 1_600_000_000_000))
-        #expect(try EntryCursor.table(table.cursor()).drain() == Self.entries)
-        for entry in Self.entries {
+        #expect(table.summary.values == (version < 3 ? [] : [Self.use]))
+        #expect(try EntryCursor.table(table.cursor()).drain() == Self.entries(version))
+        for entry in Self.entries(version) where !entry.isPointer {
             #expect(try table.value(entry.key) == (entry.kind == .delete ? nil : entry.value))
         }
         #expect(table.summary.maxExpiryProcessing == 1_700_000_000_000)
@@ -42,6 +43,21 @@ import Testing
             OwnedEntry([1, 0, 0, 2], .put, []),
         ]
         + (0..<3).map { OwnedEntry([1, 1, 0, 3, UInt8($0)], .put, [UInt8](repeating: 0xE0, count: 17 + $0)) }
+
+    /// From version 3 on with two puts whose values are in a value file.
+    private static func entries(_ version: UInt32) -> [OwnedEntry] {
+        if version < 3 { return entries }
+        return entries
+            + [32, 548].map { offset in
+                var pointer = ByteWriter()
+                pointer.writeInteger(UInt64(7))
+                pointer.writeInteger(UInt64(offset))
+                pointer.writeInteger(UInt32(500))
+                return OwnedEntry([1, 2, 0, 4, UInt8(offset & 0xFF)], .put, pointer.bytes, isPointer: true)
+            }.sorted { $0.key.lexicographicallyPrecedes($1.key) }
+    }
+
+    private static let use = ValueFileUse(number: 7, fileBytes: 2000, entryCount: 2, recordBytes: 1032)
 
     private static var options: TableOptions {
         var options = TableOptions()
@@ -174,6 +190,13 @@ import Testing
         if version == 1 { return }
         take(8, "earliest processing-time expiry")
         take(8, "earliest event-time expiry")
+        if version == 2 { return }
+        take(1, "value files")
+        for note in ["number of the value file", "its size", "entries that point to it", "bytes of their records"] {
+            var size = 1
+            while anatomy.bytes[at + size - 1] & 0x80 != 0 { size += 1 }
+            take(size, note)
+        }
     }
 
     private static func annotateFooter(_ bytes: [UInt8], _ hex: inout AnnotatedHex) {

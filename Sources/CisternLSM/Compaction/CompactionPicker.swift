@@ -5,7 +5,8 @@
 //                    smaller or supernumerary upper runs come along
 //   upper levels  ─► sink without being read into free levels below; when their garbage is a share of the last level, file by
 //                    file into the last level, the cheapest first
-//   clean-up      ─► files full of deletes, with old deletes, with long expired entries, or hidden by their window
+//   clean-up      ─► files full of deletes, with old deletes, with long expired entries, hidden by their window, or that point
+//                    into value files with much garbage
 //
 // That is lazy levelling: levels 1 to 5 hold one run each, which are written once, and only the last level, with most of the
 // data, is merged in place. A key is in one run of each level at most.
@@ -22,6 +23,8 @@ package struct CompactionConditions: Sendable {
     package var feedback = CompactionFeedback()
     /// By file number: how long the tree has known the file, in milliseconds. Files with deletes only.
     package var deleteAges: [UInt64: UInt64] = [:]
+    /// Value files of which so much is dead that they are to be rewritten.
+    package var garbageValues: Set<UInt64> = []
 
     package init(clock: ExpiryClock) { self.clock = clock }
 }
@@ -287,6 +290,11 @@ package struct CompactionPicker: Sendable {
         }
         for level in 1..<levels.count {
             if let plan = rewrite(level, levels, busy, isAllowed, where: isMostlyHidden) { return plan }
+            if conditions.garbageValues.isEmpty { continue }
+            let pointsToGarbage = { (file: FileRecord) in
+                file.summary.values.contains { conditions.garbageValues.contains($0.number) }
+            }
+            if let plan = rewrite(level, levels, busy, isAllowed, where: pointsToGarbage) { return plan }
         }
         return overdue(levels, conditions, busy, isAllowed)
     }

@@ -26,7 +26,8 @@ struct Retention {
                 key: newest.key, kind: .delete, expiry: .never, value: UnsafeRawBufferPointer(start: nil, count: 0))
         }
         let kind: EntryKind = isOpen && !isBottommost ? .append : .put
-        return unsafe EntryView(key: newest.key, kind: kind, expiry: newest.expiry, value: value)
+        return unsafe EntryView(
+            key: newest.key, kind: kind, isPointer: newest.isPointer, expiry: newest.expiry, value: value)
     }
 }
 
@@ -124,10 +125,20 @@ struct Retention {
         fold.reset()
         _ = fold.add(newest)
         while hasDuplicate() {
-            if !fold.isComplete { _ = unsafe fold.add(rows[order[1].input].entry) }
+            if !fold.isComplete { try add(input: unsafe order[1].input) }
             try advance(1)
         }
         return unsafe retention.kept(newest, value: fold.value(), isOpen: fold.isOpen)
+    }
+
+    /// Adds the entry of an older input to the fold.
+    private func add(input: Int) throws(EngineError) {
+        let entry = unsafe rows[input].entry
+        guard entry.isPointer, let table = readers[input].reader else {
+            _ = fold.add(entry)
+            return
+        }
+        try fold.add(entry, hash: unsafe Hash64.hash(entry.key), of: table)
     }
 
     // MARK: Order

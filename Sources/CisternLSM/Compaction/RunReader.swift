@@ -33,17 +33,17 @@ internal import CisternPrimitives
         let start = unsafe Int(valueStarts[position])
         let value = unsafe UnsafeRawBufferPointer(
             start: values + start, count: Int(valueStarts[position &+ 1]) &- start)
-        var kind = EntryKind.put
+        var (kind, isPointer) = (EntryKind.put, false)
         if let kinds = unsafe kinds {
             // `DataLayout` has proven that the kind is one.
-            kind = unsafe EntryKind(rawValue: kinds.load(fromByteOffset: position, as: UInt8.self))!
+            (kind, isPointer) = unsafe DataBlockFormat.kind(kinds.load(fromByteOffset: position, as: UInt8.self))
         }
         var expiry = Expiry.never
         if let expiries = unsafe expiries {
             let raw = unsafe expiries.loadUnaligned(fromByteOffset: position &* 8, as: UInt64.self)
             expiry = Expiry(rawValue: UInt64(littleEndian: raw))
         }
-        return unsafe EntryView(key: key, kind: kind, expiry: expiry, value: value)
+        return unsafe EntryView(key: key, kind: kind, isPointer: isPointer, expiry: expiry, value: value)
     }
 }
 
@@ -57,7 +57,8 @@ internal import CisternPrimitives
     private let windows: [TableWindow]
     /// The next window to enter.
     private var nextWindow = 0
-    private var reader: TableReader?
+    /// The table that the last decoded block is of.
+    private(set) var reader: TableReader?
     private var clip: KeyGroupRange?
     private var partition = 0
     private let cacheReader: CacheReader?

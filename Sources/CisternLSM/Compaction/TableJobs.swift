@@ -28,6 +28,10 @@ struct TableOutput: Sendable {
     let targetFileBytes: UInt64
     let pace: BackgroundPace
     let cancellation: Cancellation
+    /// What becomes of values.
+    var values: ValuePlan
+    /// Tells which values expire together.
+    let clock: ExpiryClock
 
     /// Entries between two looks at the cancellation.
     private static let cancellationInterval = 1024
@@ -49,23 +53,37 @@ struct TableOutput: Sendable {
     private func writeFile(_ first: EntryView, _ input: some TableInput) throws(EngineError) -> FileRecord {
         let (number, file) = try tables.create()
         defer { file.close() }
+        let separation =
+            values.isNeeded
+            ? ValueSeparation(values, clock: clock, tables: tables, valueBytesMax: options.valueBytesMax) : nil
         do throws(EngineError) {
             let writer = TableWriter(file: file, options: options, number: number, cache: cache)
-            try writer.add(first)
+            try writer.add(separation?.stored(first, path: file.path) ?? first)
             var count = 0
             var paidBytes: UInt64 = 0
             while writer.fileBytes < targetFileBytes, let entry = try input.next() {
-                try writer.add(entry)
+                if let separation {
+                    try writer.add(try separation.stored(entry, path: file.path))
+                } else {
+                    try writer.add(entry)
+                }
                 count &+= 1
                 if count % TableOutput.cancellationInterval == 0 {
-                    let bytes = max(writer.fileBytes, paidBytes)
+                    let bytes = max(writer.fileBytes + (separation?.writtenBytes ?? 0), paidBytes)
                     pace.wrote(bytes - paidBytes, cancellation)
                     paidBytes = bytes
                     if cancellation.isCancelled { throw .closed(tree: "background job") }
                 }
             }
-            return FileRecord(number: number, window: keyGroups, summary: try writer.finish())
+            // Values first: nothing durable points to what is not.
+            let uses = try separation?.finish() ?? []
+            let summary = try writer.finish(values: uses)
+            tables.note(summary, of: number)
+            if let separation { tables.releaseValueFiles(separation.createdNumbers) }
+            return FileRecord(number: number, window: keyGroups, summary: summary)
         } catch {
+            separation?.abandon()
+            if let separation { tables.releaseValueFiles(separation.createdNumbers) }
             tables.release([number])
             throw error
         }

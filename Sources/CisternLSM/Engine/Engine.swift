@@ -99,6 +99,8 @@ package final class Engine: Sendable {
     ) {
         var options = options
         options.table.formatVersion = DirectoryRecovery.tableVersion(inFormat: contents.format)
+        // Until an operator raises the format, nothing is written that older programs cannot read.
+        if options.table.formatVersion < TableFormat.versionWithValueFiles { options.values.thresholdBytes = 0 }
         self.options = options
         self.fileSystem = fileSystem
         self.time = time
@@ -118,6 +120,7 @@ package final class Engine: Sendable {
         for tree in contents.remains { logs.end(tree) }
         var state = State(
             damaged: contents.damaged, nextTree: contents.nextTree, nextSnapshot: contents.nextSnapshot)
+        for file in contents.referredFiles { tables.note(file.summary, of: file.number) }
         for tree in contents.trees {
             state.manifests[tree.id] = TreeManifest(
                 id: tree.id, root: options.directory, fileSystem: fileSystem, tables: tables, logs: logs,
@@ -167,7 +170,7 @@ package final class Engine: Sendable {
             return TreeInfo(
                 id: manifest.id, identity: state.identity, epoch: state.epoch, writer: state.writer,
                 flushed: state.flushed, fileCount: state.levels.reduce(0) { $0 + $1.count },
-                bytes: state.files.windowedBytes)
+                bytes: state.files.windowedBytes.saturatingAdding(state.files.windowedValueBytes))
         }.sorted { $0.id < $1.id }
     }
 

@@ -24,6 +24,7 @@ package struct EngineOptions: Sendable {
     /// Appends to one key between two flushes may add up to this. A longer list would not fit a table in the end.
     package var foldedValueBytesMax = EngineLimits.foldedValueBytesMax
     package var table = TableOptions()
+    package var values = ValueOptions()
     package var compaction = CompactionOptions()
     /// A failed tree tries to become writable after the first delay, then after twice as long, up to the last.
     package var retryFirstMilliseconds: UInt64 = 100
@@ -51,6 +52,7 @@ package struct EngineOptions: Sendable {
         try check(
             "foldedValueBytesMax", foldedValueBytesMax, 1...min(EngineLimits.foldedValueBytesMax, table.valueBytesMax))
         try compaction.validate(OptionCheck())
+        try values.validate(OptionCheck())
         let milliseconds = 1...EngineOptions.millisecondsMax
         try check("retryFirstMilliseconds", Int(clamping: retryFirstMilliseconds), milliseconds)
         try check("retryLastMilliseconds", Int(clamping: retryLastMilliseconds), milliseconds)

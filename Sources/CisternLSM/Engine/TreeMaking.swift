@@ -144,10 +144,11 @@ extension Engine {
         let restore = LogRestore(
             logs: draft.state.logs, root: options.directory, memtables: memtables(request.pointStates),
             fileSystem: fileSystem)
+        let clock = ExpiryClock(processing: time.wallMilliseconds, event: draft.state.flushed.watermark)
         let output = TableOutput(
             tables: tables, options: options.table, cache: cache, keyGroups: draft.state.identity.keyGroups,
-            targetFileBytes: .max, pace: BackgroundPace(rate: rate, priority: nil), cancellation: Cancellation())
-        let clock = ExpiryClock(processing: time.wallMilliseconds, event: draft.state.flushed.watermark)
+            targetFileBytes: .max, pace: BackgroundPace(rate: rate, priority: nil), cancellation: Cancellation(),
+            values: ValuePlan(options.values), clock: clock)
         var files: [FileRecord] = []
         do throws(EngineError) {
             var hasSpilled = draft.state.logs.count > Engine.restoredLogsMax

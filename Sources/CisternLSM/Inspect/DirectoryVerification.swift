@@ -29,9 +29,11 @@ package struct DirectoryVerification: Equatable, Sendable {
     package var trees = 0
     package var snapshots = 0
     package var tables = 0
+    package var valueFiles = 0
     package var segments = 0
-    /// Bytes of table files and of log segments.
+    /// Bytes of table files, of value files and of log segments.
     package var tableBytes: UInt64 = 0
+    package var valueBytes: UInt64 = 0
     package var logBytes: UInt64 = 0
     /// Entries of table files; of all blocks when deep, else as the properties have it.
     package var entries: UInt64 = 0
@@ -63,10 +65,15 @@ private struct DirectoryVerifier {
     var referredTables: [UInt64: (summary: TableSummary, by: String)] = [:]
     var referredSegments: Set<SegmentID> = []
     var presentTables: Set<UInt64> = []
+    /// Value files there are, and the table files that point into them.
+    var presentValues: Set<UInt64> = []
+    var referredValues: [UInt64: (use: ValueFileUse, by: String)] = [:]
+    let values: ValueFiles
 
     init(_ root: String, deep: Bool, fileSystem: any FileSystem) {
         self.root = root
         self.fileSystem = fileSystem
+        values = ValueFiles(directory: DataDirectory.tables(root), fileSystem: fileSystem)
         result = DirectoryVerification(directory: root, isDeep: deep)
     }
 
@@ -79,11 +86,13 @@ private struct DirectoryVerifier {
             guard case .corruption = error else { throw error }
             add(error, at: formatPath)
         }
-        presentTables = Set(
-            try list(DataDirectory.tables(root)).compactMap { DataDirectory.tableNumber(ofName: $0) })
+        let names = try list(DataDirectory.tables(root))
+        presentTables = Set(names.compactMap { DataDirectory.tableNumber(ofName: $0) })
+        presentValues = Set(names.compactMap { DataDirectory.valueFileNumber(ofName: $0) })
         try verifySnapshots()
         try verifyTrees()
         for number in presentTables.sorted() { verifyTable(number) }
+        for number in presentValues.sorted() { verifyValueFile(number) }
         return result
     }
 
@@ -229,6 +238,43 @@ private struct DirectoryVerifier {
                         detail: "it says otherwise about \(DataDirectory.tableName(file.number)) than \(known.by)"))
             }
             referredTables[file.number] = (file.summary, path)
+            for use in file.summary.values { refer(use, by: DataDirectory.tableName(file.number)) }
+        }
+    }
+
+    private mutating func refer(_ use: ValueFileUse, by table: String) {
+        let name = DataDirectory.valueFileName(use.number)
+        if let known = referredValues[use.number] {
+            if known.use.fileBytes == use.fileBytes { return }
+            result.faults.append(
+                VerificationFault(
+                    path: values.path(use.number), offset: 0,
+                    detail: "\(table) says otherwise about it than \(known.by)"))
+        } else if !presentValues.contains(use.number) {
+            result.faults.append(
+                VerificationFault(
+                    path: DataDirectory.tables(root) + "/" + table, offset: 0,
+                    detail: "it points into \(name), which is missing"))
+        }
+        referredValues[use.number] = (use, table)
+    }
+
+    private mutating func verifyValueFile(_ number: UInt64) {
+        let path = values.path(number)
+        result.valueFiles += 1
+        do throws(EngineError) {
+            let size = try values.file(number).byteCount()
+            result.valueBytes = result.valueBytes.saturatingAdding(size)
+            guard let referred = referredValues[number] else {
+                result.remarks.append("\(path): nothing points into it; it goes at the next start")
+                return
+            }
+            guard referred.use.fileBytes == size else {
+                throw corruption(path, 0, "it has \(size) bytes, and \(referred.by) says \(referred.use.fileBytes)")
+            }
+            if result.isDeep { try values.file(number).verify() }
+        } catch {
+            add(error, at: path)
         }
     }
 
@@ -242,11 +288,12 @@ private struct DirectoryVerifier {
                 result.remarks.append("\(path): nothing refers to it; it goes at the next start")
                 return
             }
-            let table = try TableReader.open(file: file, number: number, cache: BlockCache(capacityBytes: 0))
+            let table = try TableReader.open(
+                file: file, number: number, cache: BlockCache(capacityBytes: 0), values: values)
             guard table.summary == referred.summary else {
                 throw corruption(path, 0, "its properties are not those that \(referred.by) has of it")
             }
-            if result.isDeep { try table.verify() }
+            if result.isDeep { try table.verify(followsPointers: true) }
             result.entries = result.entries.saturatingAdding(table.summary.entryCount)
         } catch {
             add(error, at: path)

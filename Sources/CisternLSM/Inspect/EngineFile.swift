@@ -19,6 +19,7 @@ package struct InspectedPart: Equatable, Sendable {
 
 package enum EngineFile: String, Sendable, CaseIterable {
     case table
+    case valueFile
     case log
     case manifest
     case current
@@ -31,6 +32,7 @@ package enum EngineFile: String, Sendable, CaseIterable {
     package var title: String {
         switch self {
         case .table: "sorted table"
+        case .valueFile: "value file"
         case .log: "log segment"
         case .manifest: "manifest"
         case .current: "current-manifest pointer"
@@ -43,6 +45,8 @@ package enum EngineFile: String, Sendable, CaseIterable {
     package init?(name: String, firstBytes: [UInt8]) {
         if DataDirectory.tableNumber(ofName: name) != nil {
             self = .table
+        } else if DataDirectory.valueFileNumber(ofName: name) != nil {
+            self = .valueFile
         } else if DataDirectory.segmentNumber(ofName: name) != nil {
             self = .log
         } else if DataDirectory.manifestNumber(ofName: name) != nil {
@@ -61,7 +65,8 @@ package enum EngineFile: String, Sendable, CaseIterable {
     }
 
     private static let magics: [(kind: EngineFile, bytes: [UInt8])] = [
-        (.table, Array("CISTSST1".utf8)), (.log, Array("CWAL".utf8)), (.manifest, Array("CMAN".utf8)),
+        (.table, Array("CISTSST1".utf8)), (.valueFile, Array("CISTVAL1".utf8)), (.log, Array("CWAL".utf8)),
+        (.manifest, Array("CMAN".utf8)),
         (.current, Array("CCUR".utf8)), (.snapshot, Array("CSNP".utf8)),
     ]
 
@@ -71,6 +76,7 @@ package enum EngineFile: String, Sendable, CaseIterable {
         _ path: String, fileSystem: any FileSystem, visit: (InspectedPart) -> Void
     ) throws(EngineError) {
         if self == .table { return try inspectTable(path, fileSystem: fileSystem, visit: visit) }
+        if self == .valueFile { return try inspectValueFile(path, fileSystem: fileSystem, visit: visit) }
         let bytes = try asEngineError { () throws(FileError) in
             try fileSystem.readAll(path, limit: LogFormat.segmentBytesMax)
         }
@@ -81,7 +87,7 @@ package enum EngineFile: String, Sendable, CaseIterable {
             let number = try ManifestFormat.decodeCurrent(bytes, path: path)
             visit(InspectedPart(0..<UInt64(bytes.count), "pointer", "manifest \(number)"))
         case .snapshot: try inspectSnapshot(bytes, path: path, visit: visit)
-        case .table, .directoryFormat:
+        case .table, .valueFile, .directoryFormat:
             let format = try DirectoryRecovery.checkFormat(bytes, path: path)
             visit(InspectedPart(0..<UInt64(bytes.count), "format", "version \(format)"))
         }

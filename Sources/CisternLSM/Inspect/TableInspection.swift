@@ -39,6 +39,15 @@ func inspectTable(
         InspectedPart(
             last..<footer, "top index and properties",
             "\(table.top.count) partitions; \(summary.entryCount) entries (\(summary.deleteCount) deletes, "
-                + "\(summary.appendCount) appends), key groups \(summary.keyGroups)"))
+                + "\(summary.appendCount) appends), key groups \(summary.keyGroups)" + describe(summary.values)))
     visit(InspectedPart(footer..<file.size, "footer", "\(file.size) bytes"))
+}
+
+/// What a table points into; empty for nothing.
+private func describe(_ uses: [ValueFileUse]) -> String {
+    if uses.isEmpty { return "" }
+    return "; points into "
+        + uses.map {
+            "\(DataDirectory.valueFileName($0.number)) (\($0.entryCount) values, \($0.recordBytes) of \($0.fileBytes) bytes)"
+        }.joined(separator: ", ")
 }

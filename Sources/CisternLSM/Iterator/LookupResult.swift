@@ -22,6 +22,11 @@ package struct LookupResult {
     /// - Precondition: it was not complete.
     package mutating func add(_ entry: EntryView) -> Bool { fold.add(entry) }
 
+    /// The same for an entry that points to its value, which is read. It completes the search.
+    mutating func add(_ entry: EntryView, hash: UInt64, of table: TableReader) throws(EngineError) {
+        try fold.add(entry, hash: hash, of: table)
+    }
+
     /// The same for an entry of a memtable, whose value may be in pieces.
     mutating func add(_ stored: MemtableEntry, in view: ArenaView) -> Bool { fold.add(stored, in: view) }
 
@@ -86,7 +91,16 @@ final class FoldBuffer {
         }
     }
 
+    /// A put that points to its value.
+    /// - Parameter hash: `Hash64` of its key.
+    func add(_ entry: EntryView, hash: UInt64, of table: TableReader) throws(EngineError) {
+        begin(entry.kind, entry.expiry)
+        unsafe try table.valueFiles().read(entry, hash: hash, of: table.path, into: &parts)
+        unsafe partEnds.append(parts.count)
+    }
+
     func add(_ entry: EntryView) -> Bool {
+        invariant(!entry.isPointer, "a pointer is taken for a value")
         begin(entry.kind, entry.expiry)
         if entry.kind != .delete {
             unsafe parts.append(entry.value)

@@ -26,7 +26,13 @@ package import CisternPrimitives
     private var heapCount = 0
     private var needsAdvance = false
     private let fold = FoldBuffer()
+    /// The value that the current entry points to.
+    @exclusivity(unchecked) private var pointed = GrowingBuffer()
+    /// Values in value files are shown as empty.
+    private var skipsPointed = false
     private var current: EntryView?
+
+    private static let pointedKeptBytesMax = 1 << 20
 
     /// - Parameter cursors: newest first; no source outside of these holds older entries of their keys.
     package convenience init(_ cursors: [EntryCursor], clock: ExpiryClock) {
@@ -56,7 +62,11 @@ package import CisternPrimitives
     /// Forgets its sources and takes others, for a range of keys.
     /// - Parameters:
     ///   - start, end: of the range, without its end, which may be empty for none; valid until the next call of this.
-    func begin(from start: UnsafeRawBufferPointer, to end: UnsafeRawBufferPointer, clock: ExpiryClock) {
+    ///   - skipsPointed: values in value files are not read, and shown as empty.
+    func begin(
+        from start: UnsafeRawBufferPointer, to end: UnsafeRawBufferPointer, clock: ExpiryClock, skipsPointed: Bool
+    ) {
+        self.skipsPointed = skipsPointed
         restart()
         sources.removeAll(keepingCapacity: true)
         unsafe self.end = unsafe end
@@ -83,6 +93,8 @@ package import CisternPrimitives
     /// Lets go of everything it was given.
     func finish() {
         restart()
+        // One long value should not be kept for scans that show short ones.
+        if unsafe pointed.count > MergingCursor.pointedKeptBytesMax { unsafe pointed = GrowingBuffer() }
         sources.removeAll(keepingCapacity: true)
     }
 
@@ -126,13 +138,13 @@ package import CisternPrimitives
                 fold.reset()
                 _ = fold.add(newest)
                 while let below = nextDuplicate() {
-                    if !fold.isComplete { _ = unsafe fold.add(entries[heap[below]]) }
+                    if !fold.isComplete { try add(source: unsafe heap[below]) }
                     try advance(at: below)
                 }
             } else if hasDuplicate() {
                 while let below = nextDuplicate() { try advance(at: below) }
             }
-            current = resolve(newest)
+            current = newest.isPointer ? try follow(newest) : resolve(newest)
             if current != nil { return true }
         }
     }
@@ -143,6 +155,35 @@ package import CisternPrimitives
         if newest.kind == .delete || clock.isExpired(newest.expiry) { return nil }
         if newest.kind == .put { return newest }
         return unsafe EntryView(key: newest.key, kind: .put, expiry: newest.expiry, value: fold.value())
+    }
+
+    /// Adds the entry of an older source to the fold.
+    private func add(source: Int) throws(EngineError) {
+        let entry = unsafe entries[source]
+        guard entry.isPointer else {
+            _ = fold.add(entry)
+            return
+        }
+        try fold.add(entry, hash: unsafe Hash64.hash(entry.key), of: table(of: source))
+    }
+
+    /// The put on top with the value that it points to, or nil.
+    @inline(never)
+    private func follow(_ newest: EntryView) throws(EngineError) -> EntryView? {
+        if clock.isExpired(newest.expiry) { return nil }
+        unsafe pointed.reset()
+        if !skipsPointed {
+            let table = unsafe table(of: heap[0])
+            let hash = unsafe Hash64.hash(newest.key)
+            unsafe try table.valueFiles().read(newest, hash: hash, of: table.path, into: &pointed)
+        }
+        return unsafe EntryView(key: newest.key, kind: .put, expiry: newest.expiry, value: pointed.bytes)
+    }
+
+    /// - Precondition: the source stands on an entry of a table.
+    private func table(of source: Int) -> TableReader {
+        guard let cursor = unsafe tables[source] else { preconditionFailure("a memtable has no pointers") }
+        return unsafe cursor._withUnsafeGuaranteedRef { $0.reader }
     }
 
     // MARK: Heap

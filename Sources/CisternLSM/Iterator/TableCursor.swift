@@ -7,7 +7,7 @@ package final class TableCursor {
     /// What a streaming cursor reads at once, at least one block.
     private static let streamBytes = 1 << 20
 
-    private var reader: TableReader
+    private(set) var reader: TableReader
     private var window: KeyGroupRange?
     private let policy: CachePolicy
     private let cacheReader: CacheReader

@@ -27,6 +27,7 @@ struct DirectoryContents {
     var snapshots: [(number: UInt64, record: SnapshotRecord)] = []
     var damaged: [DamagedPart] = []
     var tableNumbers: Set<UInt64> = []
+    var valueFileNumbers: Set<UInt64> = []
     /// Log segments in each directory of a tree.
     var segmentNumbers: [TreeID: Set<UInt64>] = [:]
     /// Directories without CURRENT: what an interruption left, or segments that others refer to.
@@ -34,6 +35,11 @@ struct DirectoryContents {
     var nextTree: UInt64 = 1
     var nextSnapshot: UInt64 = 1
     var nextTable: UInt64 = 1
+
+    /// Table files, as each tree and each snapshot refers to them.
+    var referredFiles: some Sequence<FileRecord> {
+        [trees.flatMap { Array($0.state.files) }, snapshots.flatMap { $0.record.levels.joined() }].joined()
+    }
 
     /// Segments that a snapshot or another tree refers to.
     var referredSegments: [SegmentID] {
@@ -46,13 +52,14 @@ struct DirectoryRecovery {
     let fileSystem: any FileSystem
 
     /// Format of the directory as a whole. On disk: never renumber.
-    static let formatVersion: UInt16 = 2
+    static let formatVersion: UInt16 = 3
     /// Format 1: segments belong to their tree alone. A program that knows only this one removes those of trees that are no
     /// more, so in such a directory nobody else may refer to them.
     static let formatVersionOfOwnLogs: UInt16 = 1
     /// The version of sorted files that a directory of a format gets.
     static func tableVersion(inFormat format: UInt16) -> UInt32 {
-        format > formatVersionOfOwnLogs ? TableFormat.versions.upperBound : TableFormat.versions.lowerBound
+        // Each format so far has brought a version.
+        min(UInt32(format), TableFormat.versions.upperBound)
     }
 
     static let formatMagic: UInt32 = 0x5453_4943
@@ -134,8 +141,16 @@ struct DirectoryRecovery {
 
     private func readTables(_ contents: inout DirectoryContents) throws(EngineError) {
         for name in try list(DataDirectory.tables(root)) {
-            guard let number = DataDirectory.tableNumber(ofName: name) else { continue }
-            contents.tableNumbers.insert(number)
+            let number: UInt64
+            if let table = DataDirectory.tableNumber(ofName: name) {
+                number = table
+                contents.tableNumbers.insert(table)
+            } else if let valueFile = DataDirectory.valueFileNumber(ofName: name) {
+                number = valueFile
+                contents.valueFileNumbers.insert(valueFile)
+            } else {
+                continue
+            }
             contents.nextTable = max(contents.nextTable, number + 1)
         }
     }
@@ -233,25 +248,23 @@ struct DirectoryRecovery {
 
     /// A manifest that lost its last edit refers to files that were deleted afterwards: better refused than half read.
     private func checkFiles(_ contents: inout DirectoryContents) {
-        let present = contents.tableNumbers
         // A file that is missing keeps its number: a new one under it would pass for it.
-        let referred =
-            contents.trees.flatMap { $0.state.files.map(\.number) } + contents.snapshots.flatMap(\.record.fileNumbers)
-        contents.nextTable = max(contents.nextTable, (referred.max() ?? 0) + 1)
+        for file in contents.referredFiles {
+            let last = max(file.number, file.summary.values.last?.number ?? 0)
+            contents.nextTable = max(contents.nextTable, last + 1)
+        }
         // So does a tree whose log is referred to.
         let logTrees = contents.referredSegments.map(\.tree.number)
         contents.nextTree = max(contents.nextTree, (logTrees.max() ?? 0) + 1)
         for tree in contents.trees {
             let path = DataDirectory.tree(root, tree.id)
-            let missing = tree.state.files.first { !present.contains($0.number) }
-                .map { DataDirectory.tables(root) + "/" + DataDirectory.tableName($0.number) }
+            let missing = missingFile(of: tree.state.files, contents)
             guard let missing = missing ?? missingSegment(tree.state.logs, contents) else { continue }
             contents.damaged.append(DamagedPart(path: path, tree: tree.id, error: missingFile(missing, path)))
         }
         for (number, record) in contents.snapshots {
             let path = DataDirectory.snapshots(root) + "/" + DataDirectory.snapshotName(number)
-            let missing = record.fileNumbers.first { !present.contains($0) }
-                .map { DataDirectory.tables(root) + "/" + DataDirectory.tableName($0) }
+            let missing = missingFile(of: record.levels.joined(), contents)
             guard let missing = missing ?? missingSegment(record.logs, contents) else { continue }
             contents.damaged.append(DamagedPart(path: path, tree: nil, error: missingFile(missing, path)))
         }
@@ -261,6 +274,19 @@ struct DirectoryRecovery {
         contents.snapshots.removeAll { number, _ in
             damagedPaths.contains(DataDirectory.snapshots(root) + "/" + DataDirectory.snapshotName(number))
         }
+    }
+
+    /// The path of a table file, or of a value file that one points into.
+    private func missingFile(of files: some Sequence<FileRecord>, _ contents: DirectoryContents) -> String? {
+        for file in files {
+            if !contents.tableNumbers.contains(file.number) {
+                return DataDirectory.tables(root) + "/" + DataDirectory.tableName(file.number)
+            }
+            if let missing = file.summary.values.first(where: { !contents.valueFileNumbers.contains($0.number) }) {
+                return DataDirectory.tables(root) + "/" + DataDirectory.valueFileName(missing.number)
+            }
+        }
+        return nil
     }
 
     private func missingSegment(_ logs: [LogReference], _ contents: DirectoryContents) -> String? {
@@ -273,10 +299,17 @@ struct DirectoryRecovery {
     }
 
     private func removeOrphans(_ contents: DirectoryContents) throws(EngineError) {
-        var owned = Set(contents.trees.flatMap { $0.state.files.map(\.number) })
-        for (_, record) in contents.snapshots { owned.formUnion(record.fileNumbers) }
-        for number in contents.tableNumbers.subtracting(owned).sorted() {
-            let path = DataDirectory.tables(root) + "/" + DataDirectory.tableName(number)
+        var owned: Set<UInt64> = []
+        var ownedValues: Set<UInt64> = []
+        for file in contents.referredFiles {
+            owned.insert(file.number)
+            for use in file.summary.values { ownedValues.insert(use.number) }
+        }
+        let orphans =
+            contents.tableNumbers.subtracting(owned).sorted().map { DataDirectory.tableName($0) }
+            + contents.valueFileNumbers.subtracting(ownedValues).sorted().map { DataDirectory.valueFileName($0) }
+        for name in orphans {
+            let path = DataDirectory.tables(root) + "/" + name
             try asEngineError { () throws(FileError) in try fileSystem.remove(path) }
         }
     }

@@ -30,7 +30,7 @@ struct SnapshotCatalog: Sendable {
 
     private var byHandle: [String: StoredSnapshot] = [:]
     private var byCut: [Cut: String] = [:]
-    /// How many snapshots refer to a table file.
+    /// How many snapshots refer to a table file, or have one that points into a value file.
     private var holders: [UInt64: Int] = [:]
     /// The same for segments, with the bytes of the longest part.
     private var segmentHolders: [SegmentID: (count: Int, bytes: UInt64)] = [:]
@@ -48,6 +48,11 @@ struct SnapshotCatalog: Sendable {
     /// Bytes of a record's files and logs that no snapshot here refers to.
     func newBytes(of record: SnapshotRecord) -> UInt64 {
         var bytes = record.levels.joined().filter { holders[$0.number] == nil }.windowedBytes
+        for file in record.levels.joined() {
+            for use in file.summary.values where holders[use.number] == nil {
+                bytes = bytes.saturatingAdding(file.windowed(use.recordBytes))
+            }
+        }
         for log in record.logs {
             for part in log.segments {
                 let known = segmentHolders[SegmentID(tree: log.tree, number: part.number)]?.bytes ?? 0
@@ -58,7 +63,7 @@ struct SnapshotCatalog: Sendable {
     }
 
     mutating func add(_ snapshot: StoredSnapshot) {
-        for number in snapshot.record.fileNumbers { holders[number, default: 0] += 1 }
+        for number in snapshot.record.heldNumbers { holders[number, default: 0] += 1 }
         for log in snapshot.record.logs {
             for part in log.segments {
                 let segment = SegmentID(tree: log.tree, number: part.number)
@@ -73,7 +78,7 @@ struct SnapshotCatalog: Sendable {
     mutating func remove(_ handle: String) -> StoredSnapshot? {
         guard let removed = byHandle.removeValue(forKey: handle) else { return nil }
         if byCut[removed.cut] == handle { byCut[removed.cut] = nil }
-        for number in removed.record.fileNumbers {
+        for number in removed.record.heldNumbers {
             let count = (holders[number] ?? 1) - 1
             holders[number] = count == 0 ? nil : count
         }
@@ -83,4 +88,9 @@ struct SnapshotCatalog: Sendable {
         }
         return removed
     }
+}
+
+extension SnapshotRecord {
+    /// Of table files and value files, which are numbered together; once for each reference.
+    fileprivate var heldNumbers: [UInt64] { fileNumbers + levels.joined().flatMap(\.summary.values).map(\.number) }
 }

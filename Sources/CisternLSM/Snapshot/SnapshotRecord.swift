@@ -18,7 +18,8 @@ package struct SnapshotInfo: Equatable, Sendable {
     package let progress: WriteProgress
     package let createdMilliseconds: UInt64
     package let fileCount: Int
-    /// Bytes of the files' visible parts, an estimate where a window cuts a file, and of the log.
+    /// Bytes of the files' visible parts and of the values they point to, an estimate where a window cuts a file, and of the
+    /// log.
     package let bytes: UInt64
     /// Bytes of the log segments that hold what was not in files: what a restore reads at most.
     package let logBytes: UInt64
@@ -61,7 +62,8 @@ package struct SnapshotRecord: Equatable, Sendable {
         SnapshotInfo(
             handle: handle, identity: identity, tree: tree, checkpoint: checkpoint, progress: progress,
             createdMilliseconds: createdMilliseconds, fileCount: levels.reduce(0) { $0 + $1.count },
-            bytes: levels.joined().windowedBytes.saturatingAdding(logs.logBytes), logBytes: logs.logBytes)
+            bytes: levels.joined().windowedBytes.saturatingAdding(levels.joined().windowedValueBytes)
+                .saturatingAdding(logs.logBytes), logBytes: logs.logBytes)
     }
 
     package var fileNumbers: [UInt64] { levels.joined().map(\.number) }

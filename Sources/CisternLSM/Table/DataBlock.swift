@@ -3,7 +3,7 @@
 //    values │ key suffixes │ value ends │ key ends │ kinds │ expiries │ tags │ common prefix │ footer 20
 //
 //    value ends, key ends   running ends, u16 or u32 each; absent when all have one size
-//    kinds                  u8 an entry; absent when all are puts
+//    kinds                  u8 an entry, 4 for a put whose value is a pointer into a value file; absent when all are puts
 //    expiries               u64 an entry; absent when none expires
 //    tags                   u8 an entry: the top byte of the key's Hash64
 //    common prefix          what all keys of the block start with; the suffixes are without it
@@ -30,6 +30,16 @@ enum DataBlockFormat {
 
     @inline(__always)
     static func tag(ofHash hash: UInt64) -> UInt8 { UInt8(truncatingIfNeeded: hash >> 56) }
+
+    static func isKind(_ stored: UInt8) -> Bool {
+        stored == ValueFormat.pointerKind || EntryKind(rawValue: stored) != nil
+    }
+
+    /// - Precondition: `isKind(stored)`.
+    @inline(__always)
+    static func kind(_ stored: UInt8) -> (kind: EntryKind, isPointer: Bool) {
+        stored == ValueFormat.pointerKind ? (.put, true) : (EntryKind(rawValue: stored)!, false)
+    }
 }
 
 /// Offsets of the columns inside a payload that was proven well-formed. Small enough for the header of a frame: a payload
@@ -120,7 +130,7 @@ struct DataLayout: BitwiseCopyable {
             return .failure("the key ends of a data block do not ascend to \(suffixSize)")
         }
         if has(DataBlockFlags.kinds) {
-            for index in 0..<count where unsafe EntryKind(rawValue: payload[kinds + index]) == nil {
+            for index in 0..<count where unsafe !DataBlockFormat.isKind(payload[kinds + index]) {
                 return .failure(unsafe "entry \(index) of a data block has kind \(payload[kinds + index])")
             }
         }
@@ -199,9 +209,9 @@ private func endsAscend(
     }
 
     @inline(__always)
-    func kind(_ index: Int) -> EntryKind {
-        guard layout.has(DataBlockFlags.kinds) else { return .put }
-        return unsafe EntryKind(rawValue: base.load(fromByteOffset: layout.kinds &+ index, as: UInt8.self))!
+    private func kind(_ index: Int) -> (kind: EntryKind, isPointer: Bool) {
+        guard layout.has(DataBlockFlags.kinds) else { return (.put, false) }
+        return unsafe DataBlockFormat.kind(base.load(fromByteOffset: layout.kinds &+ index, as: UInt8.self))
     }
 
     @inline(__always)
@@ -213,7 +223,9 @@ private func endsAscend(
 
     @inline(__always)
     func entry(_ index: Int, key: UnsafeRawBufferPointer) -> EntryView {
-        unsafe EntryView(key: key, kind: kind(index), expiry: expiry(index), value: value(index))
+        let (kind, isPointer) = kind(index)
+        return unsafe EntryView(
+            key: key, kind: kind, isPointer: isPointer, expiry: expiry(index), value: value(index))
     }
 
     func tag(_ index: Int) -> UInt8 { unsafe base.load(fromByteOffset: layout.tags + index, as: UInt8.self) }

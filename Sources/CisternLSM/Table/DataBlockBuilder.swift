@@ -17,7 +17,7 @@ internal import CisternPrimitives
     private var keyEnds: UnsafeMutablePointer<UInt32>
     private var valueEnds: UnsafeMutablePointer<UInt32>
     private var tags: UnsafeMutablePointer<UInt8>
-    /// Filled from the first entry on that is not a put, or that expires: most blocks have neither.
+    /// Filled from the first entry on that is not a put with its value, or that expires: most blocks have neither.
     private var kinds: UnsafeMutablePointer<UInt8>
     private var expiries: UnsafeMutablePointer<UInt64>
     private var hasKinds = false
@@ -67,7 +67,9 @@ internal import CisternPrimitives
         if count == capacity { grow() }
         unsafe keys.append(entry.key)
         unsafe keyEnds[count] = UInt32(truncatingIfNeeded: keys.count)
-        if entry.kind != .put || entry.expiry != .never || hasKinds || hasExpiries { noteColumns(of: entry) }
+        if entry.kind != .put || entry.isPointer || entry.expiry != .never || hasKinds || hasExpiries {
+            noteColumns(of: entry)
+        }
         if entry.kind != .delete {
             unsafe output.append(entry.value)
             valueBytes = output.count &- start
@@ -125,13 +127,13 @@ internal import CisternPrimitives
     private mutating func noteColumns(of entry: EntryView) {
         if !hasKinds {
             unsafe kinds.update(repeating: EntryKind.put.rawValue, count: count)
-            hasKinds = entry.kind != .put
+            hasKinds = entry.kind != .put || entry.isPointer
         }
         if !hasExpiries {
             unsafe expiries.update(repeating: 0, count: count)
             hasExpiries = entry.kind != .delete && entry.expiry != .never
         }
-        unsafe kinds[count] = entry.kind.rawValue
+        unsafe kinds[count] = entry.isPointer ? ValueFormat.pointerKind : entry.kind.rawValue
         unsafe expiries[count] = entry.kind == .delete ? 0 : entry.expiry.rawValue.littleEndian
     }
 

@@ -33,10 +33,12 @@ enum TableBlockType: UInt8 {
 enum TableFormat {
     /// "CISTSST1" read as bytes.
     static let magic: UInt64 = 0x3154_5353_5453_4943
-    /// On disk: never renumber. Version 2: filters know map prefixes, properties the earliest expiries.
-    static let versions: ClosedRange<UInt32> = 1...2
+    /// On disk: never renumber. Version 2: filters know map prefixes, properties the earliest expiries. Version 3: values may
+    /// be in value files.
+    static let versions: ClosedRange<UInt32> = 1...3
     /// From this one on.
     static let versionWithPrefixes: UInt32 = 2
+    static let versionWithValueFiles: UInt32 = 3
     static let headerBytes = 16
     static let footerBytes = 64
     /// Type and checksum behind each payload.

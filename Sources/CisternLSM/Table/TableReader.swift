@@ -17,12 +17,15 @@ package import CisternPrimitives
     let cache: BlockCache
     let top: TopIndex
     let slots: TableSlots
+    private let values: ValueFiles?
 
-    /// - Parameter number: unique among all files that share `cache`.
+    /// - Parameters:
+    ///   - number: unique among all files that share `cache`.
+    ///   - values: where entries that point to their values find them; nil when none will be read.
     /// - Throws: `corruption`, `unsupported` for another format version, or `file`.
-    package static func open(file: any RandomReadFile, number: UInt64, cache: BlockCache) throws(EngineError)
-        -> TableReader
-    {
+    package static func open(
+        file: any RandomReadFile, number: UInt64, cache: BlockCache, values: ValueFiles? = nil
+    ) throws(EngineError) -> TableReader {
         let size = file.size
         guard size >= UInt64(TableFormat.headerBytes + TableFormat.footerBytes) else {
             throw tableCorruption(file.path, 0, "\(size) bytes are too few for a table")
@@ -46,12 +49,17 @@ package import CisternPrimitives
         let topBlock = try readBlock(file, footer.topIndex, .topIndex)
         let payload = unsafe topBlock.slice(0, topBlock.payloadBytes)
         switch unsafe TopIndex.parse(payload, limit: footer.topIndex.offset) {
-        case .success(let top): return TableReader(file: file, number: number, cache: cache, summary: summary, top: top)
+        case .success(let top):
+            return TableReader(file: file, number: number, cache: cache, summary: summary, top: top, values: values)
         case .failure(let fault): throw tableCorruption(file.path, footer.topIndex.offset, fault.detail)
         }
     }
 
-    private init(file: any RandomReadFile, number: UInt64, cache: BlockCache, summary: TableSummary, top: TopIndex) {
+    private init(
+        file: any RandomReadFile, number: UInt64, cache: BlockCache, summary: TableSummary, top: TopIndex,
+        values: ValueFiles?
+    ) {
+        self.values = values
         self.file = file
         self.number = number
         self.cache = cache
@@ -123,7 +131,9 @@ package import CisternPrimitives
         frame.touch()
         let columns = DataColumns(frame)
         guard let found = unsafe columns.find(key, hash: hash) else { return .passed }
-        return unsafe result.add(columns.entry(found, key: key)) ? .complete : .passed
+        let entry = unsafe columns.entry(found, key: key)
+        if entry.isPointer { return .notInMemory }
+        return result.add(entry) ? .complete : .passed
     }
 
     /// The same, reading what is not in memory. It leaves the epoch for the disk, and enters another one.
@@ -147,7 +157,20 @@ package import CisternPrimitives
         defer { hold.release() }
         let columns = DataColumns(hold.frame)
         guard let found = unsafe columns.find(key, hash: hash) else { return false }
-        return unsafe result.add(columns.entry(found, key: key))
+        let entry = unsafe columns.entry(found, key: key)
+        if entry.isPointer {
+            try result.add(entry, hash: hash, of: self)
+            return true
+        }
+        return result.add(entry)
+    }
+
+    /// Where the values lie that entries of the table point to.
+    func valueFiles() throws(EngineError) -> ValueFiles {
+        guard let values else {
+            throw .unsupported(detail: "\(path) has values in value files, and was opened without them")
+        }
+        return values
     }
 
     /// A look-up of its own, for callers that do few.

@@ -4,6 +4,7 @@
 //    expiry │ u64 key bytes │ u64 value bytes │ u64 data blocks │ u32 block size │ u32 filter bits a key
 //    u16 first key group │ u16 last key group │ varint-prefixed smallest key │ varint-prefixed largest key
 //    from version 2 on: u64 earliest processing-time expiry │ u64 earliest event-time expiry
+//    from version 3 on: varint count, then for each value file varints number │ size │ entries │ bytes of their records
 
 internal import CisternFileSystem
 package import CisternPrimitives
@@ -22,6 +23,7 @@ package struct TableSummary: Equatable, Sendable {
     package var minExpiryProcessing: UInt64 = 0
     package var minExpiryEvent: UInt64 = 0
     package var rawKeyBytes: UInt64 = 0
+    /// Of values and pointers, as they are in the file.
     package var rawValueBytes: UInt64 = 0
     package var dataBlockCount: UInt64 = 0
     package var blockSizeBytes: UInt32 = 0
@@ -30,6 +32,8 @@ package struct TableSummary: Equatable, Sendable {
     package var smallestKey: [UInt8] = []
     package var largestKey: [UInt8] = []
     package var fileBytes: UInt64 = 0
+    /// The value files that entries point into, by number. From version 3 on.
+    package var values: [ValueFileUse] = []
     /// Of the file. Told by what the properties end with.
     package var formatVersion = TableFormat.versions.lowerBound
 
@@ -90,6 +94,7 @@ package struct TableSummary: Equatable, Sendable {
             writer.writeInteger(minExpiryProcessing)
             writer.writeInteger(minExpiryEvent)
         }
+        if formatVersion >= TableFormat.versionWithValueFiles { values.encode(into: &writer) }
         return writer.bytes
     }
 
@@ -107,12 +112,17 @@ package struct TableSummary: Equatable, Sendable {
         else { return nil }
         var summary = TableSummary()
         if !reader.isAtEnd {
-            guard let processing: UInt64 = reader.readInteger(), let event: UInt64 = reader.readInteger(),
-                reader.isAtEnd
-            else { return nil }
+            guard let processing: UInt64 = reader.readInteger(), let event: UInt64 = reader.readInteger() else {
+                return nil
+            }
             summary.formatVersion = TableFormat.versionWithPrefixes
             summary.minExpiryProcessing = processing
             summary.minExpiryEvent = event
+        }
+        if !reader.isAtEnd {
+            guard let values = [ValueFileUse].decode(&reader), reader.isAtEnd else { return nil }
+            summary.formatVersion = TableFormat.versionWithValueFiles
+            summary.values = values
         }
         summary.entryCount = numbers[0]
         summary.deleteCount = numbers[1]

@@ -4,9 +4,13 @@
 internal import CisternPrimitives
 
 extension TableReader {
+    /// - Parameter followsPointers: whether the values in value files are read and checked, too.
     /// - Throws: `corruption` at the first thing that is not as it should be.
-    package func verify() throws(EngineError) {
+    package func verify(followsPointers: Bool = false) throws(EngineError) {
         var counted = TableSummary()
+        var uses: [UInt64: ValueFileUse] = [:]
+        for use in summary.values { uses[use.number] = ValueFileUse(number: use.number, fileBytes: use.fileBytes) }
+        var value = GrowingBuffer()
         var previous = GrowingBuffer()
         var key = GrowingBuffer()
         let reader = CacheReader(cache)
@@ -35,6 +39,13 @@ extension TableReader {
                         throw tableCorruption(path, handle.offset, "entry \(position) \(fault)")
                     }
                     counted.count(entry)
+                    if entry.isPointer {
+                        try count(entry, &uses, at: handle)
+                        value.reset()
+                        if followsPointers {
+                            unsafe try valueFiles().read(entry, hash: Hash64.hash(entry.key), of: path, into: &value)
+                        }
+                    }
                     previous.reset()
                     unsafe previous.append(entry.key)
                 }
@@ -46,7 +57,17 @@ extension TableReader {
                     "partition \(partition) has \(counted.entryCount - before) entries, recorded are \(row.entryCount)")
             }
         }
+        counted.values = uses.values.sorted { $0.number < $1.number }
         unsafe try compare(counted, largest: Array(previous.bytes))
+    }
+
+    private func count(
+        _ entry: EntryView, _ uses: inout [UInt64: ValueFileUse], at handle: BlockHandle
+    ) throws(EngineError) {
+        guard let pointer = unsafe ValuePointer(entry.value), uses[pointer.file]?.count(pointer) != nil else {
+            throw tableCorruption(
+                path, handle.offset, "an entry points to a value file that the properties do not name")
+        }
     }
 
     private func fault(

@@ -75,8 +75,13 @@ package final class TableWriter {
 
     /// Writes what is open, the indexes and the footer, and syncs the file. The caller closes it.
     /// - Throws: `invalidEntry` when nothing was added: a table has at least one entry.
-    package func finish() throws(EngineError) -> TableSummary {
+    /// - Parameter values: the value files that entries point into.
+    package func finish(values: [ValueFileUse] = []) throws(EngineError) -> TableSummary {
         if unsafe block.count > 0 { try finishBlock() }
+        invariant(
+            values.isEmpty || options.formatVersion >= TableFormat.versionWithValueFiles,
+            "a table of format \(options.formatVersion) points into value files")
+        summary.values = values
         guard summary.entryCount > 0 else {
             throw .invalidEntry(detail: "\(file.path): a table without entries is not written")
         }

@@ -30,7 +30,9 @@ internal import Synchronization
         var expiry = Expiry.never
         /// Borrowed from a memtable or a frame, or from `copies`.
         var value = unsafe UnsafeRawBufferPointer(start: nil, count: 0)
-        fileprivate var table: Unmanaged<TableReader>?
+        /// Where the value is to be read from, which `value` says until then.
+        var isPointer = false
+        fileprivate(set) var table: Unmanaged<TableReader>?
         fileprivate var partition = 0
         /// Of the slot the next step reads.
         fileprivate var word: UInt = 0
@@ -46,6 +48,8 @@ internal import Synchronization
     /// Numbers of the items a step is for.
     private let chosen: UnsafeMutablePointer<Int>
     private var copies = GrowingBuffer(capacity: 4096)
+    /// Values that were read from value files.
+    var pointed = GrowingBuffer()
 
     init() {
         unsafe items = .allocate(capacity: BatchLookup.keysMax)
@@ -93,6 +97,12 @@ internal import Synchronization
 
     var hasAlone: Bool {
         for number in 0..<count where unsafe items[number].outcome == .alone { return true }
+        return false
+    }
+
+    /// True when values are to be read from value files.
+    var hasPointers: Bool {
+        for number in 0..<count where unsafe items[number].isPointer { return true }
         return false
     }
 
@@ -172,6 +182,7 @@ internal import Synchronization
                 item.outcome = .found
                 item.kind = entry.kind
                 item.expiry = entry.expiry
+                item.isPointer = entry.isPointer
                 unsafe item.value = unsafe entry.value
             }
             return false

@@ -24,7 +24,7 @@ extension Tree {
         TableOutput(
             tables: engine.tables, options: options.table, cache: engine.cache, keyGroups: identity.keyGroups,
             targetFileBytes: targetFileBytes, pace: BackgroundPace(rate: engine.rate, priority: priority),
-            cancellation: cancellation)
+            cancellation: cancellation, values: ValuePlan(options.values), clock: clock)
     }
 
     // MARK: Flush
@@ -83,6 +83,7 @@ extension Tree {
         if let file = outcome.written {
             engine.tables.release([file.number])
             counters.flushedBytes += file.summary.fileBytes
+            counters.valueWrittenBytes += file.summary.values.reduce(0) { $0 + $1.fileBytes }
         }
         counters.flushes += 1
         stallForecast.record(depth: levelZeroDepth, at: engine.time.monotonicNanoseconds / 1_000_000)

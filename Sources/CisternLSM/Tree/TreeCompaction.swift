@@ -19,6 +19,8 @@ final class RunningCompaction {
     var failure: EngineError?
     /// Stops the other parts when one fails.
     let cancellation: Cancellation
+    /// Value files whose values its inputs point to are written anew.
+    var rewrittenValues: Set<UInt64> = []
     var isCommitFailed = false
 
     init(_ plan: CompactionPlan, parts: Int, isRequested: Bool, _ tree: Cancellation) {
@@ -65,6 +67,7 @@ extension Tree {
         conditions.running = compactions.map(\.plan)
         conditions.feedback = compactionFeedback
         conditions.deleteAges = deleteAges()
+        conditions.garbageValues = state.files.valueUsage.garbage(options.values)
         let plan = picker.pick(state.levels, &conditions)
         compactionFeedback = conditions.feedback
         debtBytes = picker.debtBytes(state.levels, compactionFeedback)
@@ -94,6 +97,7 @@ extension Tree {
             }
             commitCompaction(compaction)
         case .merge:
+            compaction.rewrittenValues = state.files.valueUsage.rewritten(options.values)
             for (number, part) in parts.enumerated() { merge(part, number, of: compaction) }
         }
     }
@@ -101,14 +105,17 @@ extension Tree {
     private func merge(_ part: CompactionPlan, _ number: Int, of compaction: RunningCompaction) {
         let tables = part.inputs.map { engine.tables.table($0.file.number) }
         let clock = self.clock
-        let output = output(
+        var output = output(
             targetFileBytes: options.compaction.targetFileBytes, part.priority, compaction.cancellation)
+        output.values = ValuePlan(
+            options.values, inputs: part.inputs.lazy.map(\.file), rewritten: compaction.rewrittenValues)
+        let job = output
         // The compaction belongs to the owner; the job only hands it back.
         let handle = CompactionHandle(compaction)
         engine.lanes.compaction.submit(part.priority) { [self] in
             let result: Result<[FileRecord], EngineError>
             do throws(EngineError) {
-                result = .success(try CompactionJob.run(part, tables: tables, clock: clock, output: output))
+                result = .success(try CompactionJob.run(part, tables: tables, clock: clock, output: job))
             } catch {
                 result = .failure(error)
             }
@@ -179,6 +186,9 @@ extension Tree {
             let written = compaction.written
             counters.compactedBytes = counters.compactedBytes.saturatingAdding(plan.inputBytes)
             counters.compactionWrittenBytes += written.reduce(0) { $0 + $1.summary.fileBytes }
+            let known = Set(plan.inputs.lazy.flatMap(\.file.summary.values).map(\.number))
+            counters.valueWrittenBytes += written.lazy.flatMap(\.summary.values).filter { !known.contains($0.number) }
+                .reduce(0) { $0 + $1.fileBytes }
             guard plan.outputLevel == state.levels.count - 1 else { return }
             let upper = plan.inputs.lazy.filter { $0.level < plan.outputLevel }.map(\.file)
             compactionFeedback.merged(

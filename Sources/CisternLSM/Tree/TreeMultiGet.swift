@@ -23,11 +23,12 @@ extension Tree {
             for number in first..<last { unsafe batch.add(key(number)) }
             cacheReader.enter()
             search(batch)
-            // A look-up alone may leave the epoch that the others' values are borrowed in.
-            let areCopied = batch.hasAlone
+            // A look-up alone, or a value file, may leave the epoch that the others' values are borrowed in.
+            let areCopied = batch.hasAlone || batch.hasPointers
             if areCopied {
                 batch.copyValues()
                 cacheReader.leave()
+                try batch.followPointers(clock)
             }
             defer { if !areCopied { cacheReader.leave() } }
             counters.gets += UInt64(batch.count)

@@ -45,7 +45,8 @@ extension Tree {
 
     /// Visits living entries in key order from `start` on, up to and without `end` (empty: no end), until a limit is reached
     /// or `visit` returns false.
-    /// - Parameter keysOnly: counts only keys against `bytesMax`; values are still shown.
+    /// - Parameter keysOnly: counts only keys against `bytesMax`; values are shown as far as they need not be read from a value
+    ///   file, and else as empty.
     /// - Returns: the key to go on from, or nil when everything was visited.
     package func scan(
         from start: [UInt8], to end: [UInt8], clock: ExpiryClock, limits: ScanLimits, keysOnly: Bool = false,
@@ -61,7 +62,7 @@ extension Tree {
         }
         let cursor = scanner.cursor
         var isPositioned = try scanner.begin(
-            from: start, to: end, clock: clock, active: active, sealed: sealed, version: version)
+            from: start, to: end, clock: clock, keysOnly: keysOnly, active: active, sealed: sealed, version: version)
         var entries = 0
         var bytes = 0
         while isPositioned {

@@ -14,6 +14,7 @@ struct TreeCounters {
     var compactions = 0
     var compactedBytes: UInt64 = 0
     var compactionWrittenBytes: UInt64 = 0
+    var valueWrittenBytes: UInt64 = 0
     var movedFiles = 0
     var droppedFiles = 0
     var snapshots = 0
@@ -69,6 +70,12 @@ package struct TreeStatistics: Equatable, Sendable {
     /// Bytes that merges read and wrote.
     package var compactedBytes: UInt64 = 0
     package var compactionWrittenBytes: UInt64 = 0
+    /// Bytes of value files that flushes and merges wrote, beside the above.
+    package var valueWrittenBytes: UInt64 = 0
+    /// Value files that the tree's files point into, what they hold, and what of it is dead.
+    package var valueFiles = 0
+    package var valueBytes: UInt64 = 0
+    package var deadValueBytes: UInt64 = 0
     /// Files that changed their level, or went because everything in them had expired, without being read.
     package var movedFiles = 0
     package var droppedFiles = 0
@@ -112,6 +119,11 @@ extension Tree {
             result.deletes = result.deletes.saturatingAdding(file.summary.deleteCount)
             result.reclaimLagMilliseconds = max(result.reclaimLagMilliseconds, file.summary.expiredSince(clock) ?? 0)
         }
+        for usage in state.files.valueUsage.values {
+            result.valueFiles += 1
+            result.valueBytes = result.valueBytes.saturatingAdding(usage.totalBytes)
+            result.deadValueBytes = result.deadValueBytes.saturatingAdding(usage.deadBytes)
+        }
         let memtableEntries = sealed.reduce(active.entryCount) { $0 + $1.memtable.entryCount }
         result.approximateEntries = state.files.windowedEntries.saturatingAdding(UInt64(memtableEntries))
         result.batches = counters.batches
@@ -125,6 +137,7 @@ extension Tree {
         result.compactions = counters.compactions
         result.compactedBytes = counters.compactedBytes
         result.compactionWrittenBytes = counters.compactionWrittenBytes
+        result.valueWrittenBytes = counters.valueWrittenBytes
         result.movedFiles = counters.movedFiles
         result.droppedFiles = counters.droppedFiles
         result.snapshots = counters.snapshots

@@ -3,6 +3,7 @@
 //   DIR/LOCK                              flock of the process that has the directory open
 //   DIR/CISTERN                           format version of the directory
 //   DIR/tables/000000000012.sst           table files, shared by all trees and snapshots
+//   DIR/tables/000000000013.val           value files, which table files point into; numbered together with them
 //   DIR/trees/000007/CURRENT              which manifest is valid; a tree exists if and only if this file does
 //   DIR/trees/000007/MANIFEST-000003
 //   DIR/trees/000007/000042.log           log segments; a directory without CURRENT holds those that others still refer to
@@ -33,12 +34,14 @@ package enum DataDirectory {
     }
 
     package static func tableName(_ number: UInt64) -> String { padded(number, 12) + ".sst" }
+    package static func valueFileName(_ number: UInt64) -> String { padded(number, 12) + ".val" }
     package static func manifestName(_ number: UInt64) -> String { "MANIFEST-" + padded(number, 6) }
     package static func segmentName(_ number: UInt64) -> String { padded(number, 6) + ".log" }
     package static func snapshotName(_ number: UInt64) -> String { padded(number, 6) + ".snap" }
 
     package static func treeID(ofName name: String) -> TreeID? { number(name).map { TreeID($0) } }
     package static func tableNumber(ofName name: String) -> UInt64? { number(name, suffix: ".sst") }
+    package static func valueFileNumber(ofName name: String) -> UInt64? { number(name, suffix: ".val") }
     package static func manifestNumber(ofName name: String) -> UInt64? { number(name, prefix: "MANIFEST-") }
     package static func segmentNumber(ofName name: String) -> UInt64? { number(name, suffix: ".log") }
     package static func snapshotNumber(ofName name: String) -> UInt64? { number(name, suffix: ".snap") }

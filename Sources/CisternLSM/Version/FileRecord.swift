@@ -46,21 +46,27 @@ package struct FileRecord: Equatable, Sendable {
     }
 
     /// Entries that the window stands for, estimated like the bytes.
-    package var windowedEntries: UInt64 {
-        guard isPartial, let shown = window.intersection(summary.keyGroups) else { return summary.entryCount }
-        return summary.entryCount.scaled(by: shown.count, of: summary.keyGroups.count)
-    }
+    package var windowedEntries: UInt64 { windowed(summary.entryCount) }
 
     /// Bytes of the file that the window stands for, estimated from the share of its key groups.
-    package var windowedBytes: UInt64 {
-        guard isPartial, let shown = window.intersection(summary.keyGroups) else { return summary.fileBytes }
-        return summary.fileBytes.scaled(by: shown.count, of: summary.keyGroups.count)
+    package var windowedBytes: UInt64 { windowed(summary.fileBytes) }
+
+    /// The same of the values that the file points to.
+    package var windowedValueBytes: UInt64 {
+        summary.values.isEmpty ? 0 : windowed(summary.values.reduce(0) { $0.saturatingAdding($1.recordBytes) })
+    }
+
+    /// The share of the window in a number that counts for the whole file.
+    func windowed(_ whole: UInt64) -> UInt64 {
+        guard isPartial, let shown = window.intersection(summary.keyGroups) else { return whole }
+        return whole.scaled(by: shown.count, of: summary.keyGroups.count)
     }
 }
 
 // Sums of what was read from a disk, which may be anything: too large ones end at the largest number.
 extension Sequence<FileRecord> {
     package var windowedBytes: UInt64 { reduce(0) { $0.saturatingAdding($1.windowedBytes) } }
+    package var windowedValueBytes: UInt64 { reduce(0) { $0.saturatingAdding($1.windowedValueBytes) } }
     package var windowedEntries: UInt64 { reduce(0) { $0.saturatingAdding($1.windowedEntries) } }
 }
 

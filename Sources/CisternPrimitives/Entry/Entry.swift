@@ -53,13 +53,19 @@ public struct ExpiryClock: Hashable, Sendable {
 @safe package struct EntryView {
     package let key: UnsafeRawBufferPointer
     package let kind: EntryKind
+    /// True for a put of a sorted file whose value lies elsewhere: `value` says where. Batches, logs and memtables have none.
+    package let isPointer: Bool
     package let expiry: Expiry
     package let value: UnsafeRawBufferPointer
 
     @inlinable
-    package init(key: UnsafeRawBufferPointer, kind: EntryKind, expiry: Expiry, value: UnsafeRawBufferPointer) {
+    package init(
+        key: UnsafeRawBufferPointer, kind: EntryKind, isPointer: Bool = false, expiry: Expiry,
+        value: UnsafeRawBufferPointer
+    ) {
         unsafe self.key = key
         self.kind = kind
+        self.isPointer = isPointer
         self.expiry = expiry
         unsafe self.value = value
     }

@@ -1,6 +1,6 @@
 // Compaction by what it is fed: writing over, expiring, deleting, large values. First the store keeps up by itself with a
 // stream of runs, which gives write and space amplification; then the same runs, unmerged, are compacted at once with gets
-// and puts beside it.
+// and puts beside it. Large values once in the sorted files, and once in value files, which the peer calls blob files.
 
 import CisternPrimitives
 
@@ -12,10 +12,12 @@ struct CompactionCases: CaseGroup {
         CompactionCases(name: "overwrite_heavy", shape: .overwriting),
         CompactionCases(name: "ttl_heavy", shape: .expiring), CompactionCases(name: "delete_heavy", shape: .deleting),
         CompactionCases(name: "large_values", shape: .large),
+        CompactionCases(name: "large_values_apart", shape: .large, valueFileThresholdBytes: 512),
     ]
 
     let name: String
     let shape: Runs.Shape
+    var valueFileThresholdBytes = 0
     var cases: [String] { [name] }
 
     func run(_ context: CaseContext) throws {
@@ -71,6 +73,7 @@ struct CompactionCases: CaseGroup {
     private func settings(compacts: Bool) -> StoreSettings {
         var settings = StoreSettings()
         settings.compacts = compacts
+        settings.valueFileThresholdBytes = valueFileThresholdBytes
         if shape == .expiring { settings.timeToLiveMilliseconds = Runs.timeToLiveMilliseconds }
         return settings
     }

@@ -53,6 +53,8 @@ struct StoreSettings {
     /// Ours only: the engine's log, synced. The peer's log is always off.
     var logs = false
     var blockCompression = BlockCompression.none
+    /// Values from this size on go to value files, or blob files; 0: none.
+    var valueFileThresholdBytes = 0
     /// The peer's time to live filter; ours reads each entry's expiry.
     var timeToLiveMilliseconds: UInt64 = 0
 }

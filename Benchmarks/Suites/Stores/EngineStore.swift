@@ -44,6 +44,7 @@ final class EngineStore: BenchStore {
         options.log = settings.logs ? .synced : .off
         options.memtableBytes = settings.memtableBytes
         options.blockCacheBytes = settings.cacheBytes
+        options.values.thresholdBytes = settings.valueFileThresholdBytes
         if !settings.compacts {
             options.compaction.levelZeroTrigger = 500
             options.compaction.levelZeroStop = 1000

@@ -52,9 +52,21 @@ struct RocksOptions {
             try library.set("rocksdb_options_set_level0_slowdown_writes_trigger", options, int: 500)
             try library.set("rocksdb_options_set_level0_stop_writes_trigger", options, int: 1000)
         }
+        try RocksOptions.separateValues(options, library, settings.valueFileThresholdBytes)
         try RocksOptions.compress(options, library, settings.blockCompression)
         try RocksOptions.mergeLists(options, library)
         timeToLive = try RocksOptions.filterExpired(options, library, settings.timeToLiveMilliseconds)
+    }
+
+    /// Blob files with their garbage collection, which begins at the same share of garbage as ours.
+    private static func separateValues(_ options: Handle, _ library: RocksLibrary, _ thresholdBytes: Int) throws {
+        guard thresholdBytes > 0 else { return }
+        try library.set("rocksdb_options_set_enable_blob_files", options, byte: 1)
+        try library.set("rocksdb_options_set_min_blob_size", options, size: thresholdBytes)
+        try library.set("rocksdb_options_set_enable_blob_gc", options, byte: 1)
+        let setForce: @convention(c) (Handle, Double) -> Void = try library.function(
+            "rocksdb_options_set_blob_gc_force_threshold")
+        setForce(options, 0.5)
     }
 
     private static func compress(_ options: Handle, _ library: RocksLibrary, _ codec: BlockCompression) throws {

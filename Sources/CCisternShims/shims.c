@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
+#include <sys/mman.h>
 
 // Reflected polynomial of CRC-32C.
 #define CISTERN_CRC32C_POLYNOMIAL 0x82F63B78u
@@ -125,4 +126,17 @@ void cistern_start_writeback(int descriptor, uint64_t offset, uint64_t length) {
 #if defined(__linux__)
     (void)sync_file_range(descriptor, (off_t)offset, (off_t)length, SYNC_FILE_RANGE_WRITE);
 #endif
+}
+
+#if defined(__linux__) && !defined(MADV_POPULATE_WRITE)
+#define MADV_POPULATE_WRITE 23
+#endif
+
+void cistern_touch(void *start, size_t length) {
+#if defined(__linux__)
+    // Linux 5.14 and later.
+    if (madvise(start, length, MADV_POPULATE_WRITE) == 0) return;
+#endif
+    volatile char *bytes = start;
+    for (size_t offset = 0; offset < length; offset += 4096) bytes[offset] = 0;
 }

@@ -159,6 +159,7 @@ private func engineOptions(_ configuration: ServerConfiguration) -> EngineOption
     var options = EngineOptions(directory: configuration.dataDirectory)
     options.memtableBytes = configuration.memtableBytes
     options.blockCacheBytes = configuration.blockCacheBytes
+    if configuration.memoryBytes > 0 { options.memoryBytes = configuration.memoryBytes }
     options.log =
         switch configuration.log {
         case .synced: .synced

@@ -32,6 +32,7 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: "When a write is acknowledged: synced, buffered or off.") var log: String?
     @Option(help: "Memory of a tree before it is flushed.") var memtableBytes: String?
     @Option(help: "Cache of file blocks, shared by all trees.") var blockCacheBytes: String?
+    @Option(help: "Everything that grows with use: cache, memtables, buffers of merging.") var memoryBytes: String?
     @Option(help: "Size of a block in a sorted file.") var blockBytes: String?
     @Option(help: "Filter bits for a key in a sorted file.") var filterBitsPerKey: String?
     @Option(help: "Threads that merge files.") var compactionThreads: String?
@@ -48,8 +49,9 @@ struct ServeCommand: AsyncParsableCommand {
         let single: [(String, String?)] = [
             ("data", data), ("allow_remote", allowRemote.map { "\($0)" }), ("admin", admin),
             ("event_loops", eventLoops), ("log", log),
-            ("memtable_bytes", memtableBytes), ("block_cache_bytes", blockCacheBytes), ("block_bytes", blockBytes),
-            ("filter_bits_per_key", filterBitsPerKey), ("compaction_threads", compactionThreads),
+            ("memtable_bytes", memtableBytes), ("block_cache_bytes", blockCacheBytes),
+            ("memory_bytes", memoryBytes), ("block_bytes", blockBytes), ("filter_bits_per_key", filterBitsPerKey),
+            ("compaction_threads", compactionThreads),
             ("compaction_bytes_per_second", compactionBytesPerSecond), ("frame_bytes_max", frameBytesMax),
             ("connection_requests_max", connectionRequestsMax), ("connection_bytes_max", connectionBytesMax),
             ("drain", drain), ("idle_tree", idleTree), ("log_level", logLevel),

@@ -102,7 +102,7 @@ private func appendBatch(_ number: Int) -> OwnedBatch {
             var refusal: EngineError?
             var number = 150
             while number < 2000, refusal == nil {
-                do { try writer.write(appendBatch(number), attemptsMax: 3) } catch { refusal = lastError(writer) }
+                do { try writer.write(appendBatch(number), attemptsMax: 20) } catch { refusal = lastError(writer) }
                 number += 1
             }
             if let refusal {

@@ -90,6 +90,7 @@ private func tables(_ disk: MemoryFileSystem) -> [String] { disk.paths.filter { 
         let lane = SteppedScheduler(seed: 1).makeLane()
         let directory = TableDirectory(
             path: "/tables", fileSystem: MemoryFileSystem(), cache: BlockCache(capacityBytes: 0), lane: lane,
+            closingLane: lane,
             nextNumber: 1)
         let user = SerialThread(name: "test-user")
         let done = Guarded(false)

@@ -50,6 +50,45 @@ private func stateKey(_ group: UInt16, _ state: UInt16, _ text: String) -> [UInt
         harness.engine.close()
     }
 
+    /// Memtables may have what the cache gives back; when they do not need it any more, the cache gets it again.
+    @Test func theCacheGivesMemoryToMemtablesAndGetsItBack() throws {
+        var options = smallOptions()
+        options.blockCacheBytes = 32 << 20
+        options.memtableBytes = 8 << 20
+        options.sealedMemtablesMax = 8
+        options.memoryBytes = options.blockCacheBytes + (8 << 20)
+        options.log = .off
+        let harness = try EngineHarness(options, fileSystem: MemoryFileSystem(), seed: 1)
+        harness.pointStates = PointStates([1])
+        let tree = try harness.create(wholeRange)
+        let value = [UInt8](repeating: 1, count: 4000)
+        func key(_ number: Int) -> [UInt8] { stateKey(UInt16(number % 32), 1, "\(number)") }
+        func fill(_ range: Range<Int>) throws {
+            for number in range { try harness.writeDurably(tree, OwnedBatch([OwnedEntry(key(number), .put, value)])) }
+        }
+        try fill(0..<8000)
+        #expect(harness.scheduler.run { tree.isIdle })
+        for number in 0..<8000 { #expect(try harness.get(tree, key(number)) != nil) }
+        harness.scheduler.runUntilIdle()
+        let full = harness.engine.memoryUse[.blockCache]
+        #expect(full > 24 << 20)
+        // No lane runs meanwhile, so memtables wait for their flush.
+        for number in 0..<6000 {
+            let outcome = try harness.write(tree, OwnedBatch([OwnedEntry(key(number), .put, value)])).outcome
+            #expect(outcome == .applied)
+        }
+        #expect(harness.engine.memoryUse[.memtables] + harness.engine.memoryUse[.sealedMemtables] > 20 << 20)
+        var least = full
+        while harness.scheduler.step() { least = min(least, harness.engine.memoryUse[.blockCache]) }
+        #expect(least < full - (4 << 20))
+        #expect(least >= 7 << 20)
+        #expect(harness.scheduler.run { tree.isIdle })
+        for number in 0..<8000 { #expect(try harness.get(tree, key(number)) != nil) }
+        harness.scheduler.runUntilIdle()
+        #expect(harness.engine.memoryUse[.blockCache] > 24 << 20)
+        harness.engine.close()
+    }
+
     @Test func closedTreesLeaveNothingInTheLedger() throws {
         let harness = try EngineHarness(smallOptions(), fileSystem: MemoryFileSystem(), seed: 1)
         harness.pointStates = PointStates([1])
@@ -62,7 +101,7 @@ private func stateKey(_ group: UInt16, _ state: UInt16, _ text: String) -> [UInt
         #expect(harness.engine.memoryUse[.scratch] > 0)
         try harness.close(tree)
         harness.scheduler.runUntilIdle()
-        for kind in [MemoryClass.memtables, .sealedMemtables, .scratch, .logQueues] {
+        for kind in [MemoryClass.memtables, .sealedMemtables, .scratch, .jobs, .tables, .logQueues] {
             #expect(harness.engine.memoryUse[kind] == 0, "\(kind)")
         }
         harness.engine.close()

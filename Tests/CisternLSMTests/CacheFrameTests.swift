@@ -39,6 +39,53 @@ import Testing
         #expect(cache.statistics.committedBytes <= 4 << 20)
     }
 
+    /// With slabs alone and with regions of a huge page.
+    @Test(arguments: [8 << 20, 32 << 20]) func theCacheBecomesSmallerAndLargerAgain(_ capacity: Int) throws {
+        let cache = BlockCache(capacityBytes: capacity)
+        let count = capacity / 700
+        let reader = try openTable(try table(count, valueBytes: 900, blockBytes: 4096, number: 1), cache: cache)
+        func readAll() throws {
+            for number in 0..<count { #expect(try reader.value(frameKey(number)) == frameValue(number, 900)) }
+        }
+        try readAll()
+        #expect(cache.statistics.committedBytes > capacity / 8 * 7)
+        let cursor = reader.cursor()
+        #expect(try cursor.seekToFirst())
+        for share in [2, 4, 3] {
+            cache.setLimit(capacity / share)
+            #expect(cache.statistics.committedBytes <= capacity / share)
+            #expect(cache.statistics.usedBytes <= cache.statistics.committedBytes)
+            try readAll()
+            #expect(cache.statistics.committedBytes <= capacity / share)
+            // With few slabs, the sizes of blocks fight for each.
+            #expect(cache.statistics.usedBytes > capacity / share / 5)
+        }
+        cache.setLimit(capacity)
+        try readAll()
+        #expect(cache.statistics.committedBytes > capacity / 8 * 7)
+        #expect(cache.statistics.committedBytes <= capacity)
+        #expect(Array(cursor.entry.value) == frameValue(0, 900))
+    }
+
+    @Test func memoryIsTouchedAheadOnTheLane() throws {
+        let scheduler = SteppedScheduler(seed: 1)
+        let cache = BlockCache(capacityBytes: 64 << 20, lane: scheduler.makeLane())
+        let reader = try openTable(try table(20_000, valueBytes: 900, blockBytes: 4096, number: 1), cache: cache)
+        #expect(try reader.value(frameKey(0)) != nil)
+        let first = cache.statistics.committedBytes
+        scheduler.runUntilIdle()
+        let ahead = cache.statistics.committedBytes - first
+        #expect(ahead >= 2 << 20 && ahead <= 8 << 20)
+        // What was touched ahead is used before anything else is touched.
+        for number in 0..<1500 { #expect(try reader.value(frameKey(number)) == frameValue(number, 900)) }
+        #expect(cache.statistics.committedBytes == first + ahead)
+        for number in 0..<20_000 {
+            #expect(try reader.value(frameKey(number)) == frameValue(number, 900))
+            if number % 100 == 0 { scheduler.runUntilIdle() }
+        }
+        #expect(cache.statistics.committedBytes <= 64 << 20)
+    }
+
     @Test func aCursorKeepsItsBlockThroughEviction() throws {
         let cache = BlockCache(capacityBytes: 1 << 20)
         let watched = try openTable(try table(2000, valueBytes: 100, blockBytes: 4096, number: 1), cache: cache)

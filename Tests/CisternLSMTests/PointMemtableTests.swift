@@ -220,6 +220,32 @@ import Testing
         #expect(pool.retainedBytes >= 14 << 20)
     }
 
+    @Test func slabsAreTouchedAheadOnTheLane() {
+        let scheduler = SteppedScheduler(seed: 1)
+        let pool = MemoryPool(retainedBytesMax: 64 << 20, lane: scheduler.makeLane())
+        let table = makeTable(16 << 20, pool)
+        func fill(_ byteCount: Int) {
+            let start = table.byteCount
+            while table.byteCount - start < byteCount {
+                OwnedEntry(
+                    stateKey(0, 1, Array(String(table.entryCount).utf8)), .put, [UInt8](repeating: 1, count: 900)
+                ).withView { table.apply($0) }
+            }
+        }
+        // A small memtable has nothing kept ready for it.
+        fill(8 << 10)
+        scheduler.runUntilIdle()
+        #expect(pool.retainedBytes == 0)
+        fill(100 << 10)
+        scheduler.runUntilIdle()
+        let ready = pool.retainedBytes
+        #expect(ready >= 6 << 20 && ready <= 10 << 20)
+        fill(3 << 20)
+        #expect(pool.retainedBytes < ready)
+        scheduler.runUntilIdle()
+        #expect(pool.retainedBytes >= 6 << 20)
+    }
+
     @Test func freeMemoryBeyondTheBoundGoesBack() {
         let pool = MemoryPool(retainedBytesMax: 4 << 20)
         var tables = (0..<4).map { _ in makeTable(16 << 20, pool) }

@@ -58,6 +58,8 @@ private func problem(
     #expect(problem(file: "frame_bytes_max = 64MiB\nconnection_bytes_max = 32MiB").contains("could never be sent"))
     #expect(problem(file: "block_bytes = 64KiB\nblock_cache_bytes = 1MiB").contains("fewer than 64 blocks"))
     #expect(problem(file: "block_bytes = 64KiB\nmemtable_bytes = 64KiB").contains("16 blocks"))
+    #expect(problem(file: "memory_bytes = 300MiB").contains("two memtable_bytes"))
+    #expect(problem(file: "memory_bytes = 384MiB").isEmpty)
     #expect(problem(file: "listen = 0.0.0.0:7070").contains("allow_remote"))
     #expect(problem(file: "listen = 0.0.0.0:7070\nallow_remote = true").isEmpty)
     #expect(problem(file: "listen = 127.0.0.1:1, 127.0.0.1:1").contains("twice"))

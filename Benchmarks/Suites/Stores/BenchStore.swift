@@ -29,11 +29,14 @@ protocol BenchStore: AnyObject {
     func advanceClock(milliseconds: UInt64)
     /// Bytes of the store's files; waits until those that were replaced are gone.
     func bytesOnDisk() -> UInt64
+    /// What the side says that it takes of memory; 0 when it does not say.
+    var ledgerBytes: Double { get }
     func close()
 }
 
 extension BenchStore {
     var compactionFailure: String? { nil }
+    var ledgerBytes: Double { 0 }
 
     func compact() throws {
         try startCompaction()

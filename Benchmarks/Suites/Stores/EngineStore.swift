@@ -181,6 +181,8 @@ final class EngineStore: BenchStore {
         clock.processing = time.wallMilliseconds
     }
 
+    var ledgerBytes: Double { Double(engine.memoryUse.totalBytes) }
+
     func bytesOnDisk() -> UInt64 { settledDiskBytes(path) }
 
     func close() {

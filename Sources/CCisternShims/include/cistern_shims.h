@@ -17,4 +17,7 @@ static inline void cistern_prefetch(const void *address) { __builtin_prefetch(ad
 // Asks the kernel to start writing a range of a file; waits for nothing and promises nothing.
 void cistern_start_writeback(int descriptor, uint64_t offset, uint64_t length);
 
+// Has the kernel find pages for memory whose content does not matter, so that its first use costs no fault.
+void cistern_touch(void *start, size_t length);
+
 #endif

@@ -8,8 +8,11 @@
 //
 // An evicted block leaves its slot at once and waits in limbo until no reader can see it any more. When no memory can be had
 // the block is read into memory of the reader's own: nothing waits, and the budget holds.
+//
+// Memory is touched and given back outside of the lock, by a background lane where there is one: ahead of need, so that an
+// owner finds a free frame and no page to clear (docs/decisions/0086).
 
-internal import CisternPrimitives
+package import CisternPrimitives
 internal import Synchronization
 
 package struct BlockCacheStatistics: Equatable, Sendable {
@@ -23,6 +26,8 @@ package struct BlockCacheStatistics: Equatable, Sendable {
     package var metadataBytes = 0
     /// Memory that is held for frames, used or not.
     package var committedBytes = 0
+    /// The cache's own tables.
+    package var overheadBytes = 0
     package var capacityBytes = 0
 
     package init() {}
@@ -39,11 +44,19 @@ package struct BlockCacheStatistics: Equatable, Sendable {
     private static let metadataWeight = 8
     /// The tables of the cache itself, as a share of the budget: 1 / this.
     private static let overheadShare = 64
+    /// Frames that go from limbo to the pool at a time: a closed table leaves a hundred thousand, and nobody should wait for
+    /// all of them.
+    private static let reclaimMax = 128
+    /// When a cache that is to become smaller tries again to get what was being read.
+    private static let trimRetryMilliseconds: UInt64 = 100
 
     package let capacityBytes: Int
+    /// What tables and their writers are charged to.
+    let ledger: MemoryLedger
     /// Steps with each block that leaves its slot. 0 is not an epoch.
     let epoch: UnsafeMutablePointer<Atomic<UInt64>>
     private let state: Mutex<State>
+    private let lane: (any BackgroundLane)?
 
     private struct Retired {
         let frame: CacheFrame
@@ -63,11 +76,21 @@ package struct BlockCacheStatistics: Equatable, Sendable {
         /// What was written through for tables that are not open yet, by file number.
         var written: [UInt64: WrittenBlocks] = [:]
         var counters = BlockCacheStatistics()
+        /// A job on the lane touches memory; one makes the cache smaller.
+        var isTouching = false
+        var isTrimming = false
     }
 
-    /// - Parameter capacityBytes: 0 caches nothing.
-    package init(capacityBytes: Int) {
+    /// - Parameters:
+    ///   - capacityBytes: 0 caches nothing.
+    ///   - lane: where memory is touched ahead of need and given back; nil: when and where it is needed.
+    ///   - ledger: what tables and their writers are charged to.
+    package init(
+        capacityBytes: Int, lane: (any BackgroundLane)? = nil, ledger: MemoryLedger = MemoryLedger()
+    ) {
         self.capacityBytes = max(capacityBytes, 0)
+        self.ledger = ledger
+        self.lane = lane
         let budget = self.capacityBytes - self.capacityBytes / BlockCache.overheadShare
         unsafe epoch = .allocate(capacity: 1)
         unsafe epoch.initialize(to: Atomic(1))
@@ -81,7 +104,7 @@ package struct BlockCacheStatistics: Equatable, Sendable {
                 for place in unsafe blocks.slots.indices { unsafe drop(blocks.slots[place], &state) }
                 blocks.deallocate()
             }
-            reclaim(&state)
+            while state.limboStart < state.limbo.count { reclaim(&state) }
             invariant(
                 state.queues.count == 0 && state.pinned.isEmpty,
                 "a cache ends with \(state.queues.count) blocks in use")
@@ -104,6 +127,9 @@ package struct BlockCacheStatistics: Equatable, Sendable {
             total.usedBytes = state.queues.usedBytes
             total.metadataBytes = state.queues.metadataBytes
             total.committedBytes = state.pool.committedBytes
+            total.overheadBytes =
+                state.pool.overheadBytes + state.queues.overheadBytes
+                + state.limbo.capacity * MemoryLayout<Retired>.stride
             total.capacityBytes = capacityBytes
             return total
         }
@@ -135,7 +161,48 @@ package struct BlockCacheStatistics: Equatable, Sendable {
     /// A frame to load a block into, or nil when there is no memory for it. The caller publishes it or gives it back. Not
     /// to be called inside an epoch, which would keep everything that is evicted for it from being used.
     func allocate(byteCount: Int) -> CacheFrame? {
-        state.withLock { allocate(byteCount, &$0) }
+        // As long as others take what this thread touched.
+        for _ in 0..<BlockCache.evictionsMax {
+            var outcome = Outcome.nothing
+            let startsTouching = state.withLock { state in
+                outcome = allocate(byteCount, &state)
+                guard lane != nil, !state.isTouching, state.pool.wantsRegion else { return false }
+                state.isTouching = true
+                return true
+            }
+            if startsTouching { lane?.submit { [self] in touchAhead() } }
+            switch outcome {
+            case .frame(let frame): return frame
+            case .nothing: return nil
+            case .untouched(let region): touch(region)
+            }
+        }
+        return nil
+    }
+
+    private enum Outcome {
+        case frame(CacheFrame)
+        case nothing
+        /// There is memory, and somebody must touch it first.
+        case untouched(FramePool.RegionMemory)
+    }
+
+    private func touch(_ region: FramePool.RegionMemory) {
+        region.touch()
+        state.withLock { $0.pool.warmed(region) }
+    }
+
+    /// On the lane.
+    private func touchAhead() {
+        while true {
+            let region = state.withLock { state -> FramePool.RegionMemory? in
+                if state.pool.wantsRegion, let region = state.pool.beginRegion() { return region }
+                state.isTouching = false
+                return nil
+            }
+            guard let region else { return }
+            touch(region)
+        }
     }
 
     func giveBack(_ frame: CacheFrame) { state.withLock { $0.pool.give(frame) } }
@@ -163,6 +230,8 @@ package struct BlockCacheStatistics: Equatable, Sendable {
     func drop(_ slots: UnsafeMutableBufferPointer<Atomic<UInt>>) {
         state.withLock { state in
             for index in slots.indices { unsafe drop(slots.baseAddress! + index, &state) }
+            // So that limbo stays short while a large table is closed.
+            reclaim(&state)
         }
     }
 
@@ -208,27 +277,108 @@ package struct BlockCacheStatistics: Equatable, Sendable {
 
     // MARK: Memory
 
-    private func allocate(_ byteCount: Int, _ state: inout State) -> CacheFrame? {
+    private func allocate(_ byteCount: Int, _ state: inout State) -> Outcome {
         // Half of the budget for one block would leave nothing of the rest.
-        guard byteCount <= state.pool.budgetBytes / 2 else { return nil }
-        guard let sizeClass = state.pool.sizeClass(for: byteCount) else { return allocateSingle(byteCount, &state) }
-        if let frame = state.pool.take(sizeClass) { return frame }
+        guard byteCount <= state.pool.limitBytes / 2 else { return .nothing }
+        guard let sizeClass = state.pool.sizeClass(for: byteCount) else {
+            return allocateSingle(byteCount, &state).map { .frame($0) } ?? .nothing
+        }
+        if let frame = state.pool.take(sizeClass) { return .frame(frame) }
         reclaim(&state)
-        if let frame = state.pool.take(sizeClass) { return frame }
+        if let frame = state.pool.take(sizeClass) { return .frame(frame) }
+        if state.pool.keepDeparted(), let frame = state.pool.take(sizeClass) { return .frame(frame) }
+        if let region = state.pool.beginRegion() { return .untouched(region) }
         makeRoom(sizeClass, &state)
         reclaim(&state)
-        return state.pool.take(sizeClass)
+        return state.pool.take(sizeClass).map { .frame($0) } ?? .nothing
     }
 
+    /// A frame beyond the slabs' sizes: regions are given up for it.
     private func allocateSingle(_ byteCount: Int, _ state: inout State) -> CacheFrame? {
         for round in 1...BlockCache.evictionsMax {
             if let frame = state.pool.takeSingle(byteCount) { return frame }
             evictOne(&state)
-            if round % 16 == 0 || state.queues.count == 0 { drainSlab(exceptClass: nil, &state) }
-            reclaim(&state)
+            if round % 4 == 1 || state.queues.count == 0 { drainRegion(&state) }
+            while state.limboStart < state.limbo.count, reclaim(&state) {}
+            while let region = state.pool.takeDeparted() {
+                region.giveBack()
+                state.pool.cooled(region)
+            }
         }
         return state.pool.takeSingle(byteCount)
     }
+
+    private func drainRegion(_ state: inout State) {
+        for slab in state.pool.drainRegion(metadataWeight: BlockCache.metadataWeight) ?? [] { empty(slab, &state) }
+    }
+
+    private func empty(_ slab: Int, _ state: inout State) {
+        for frame in state.pool.frames(ofSlab: slab) where frame.entry != CacheFrame.noEntry {
+            state.counters.evictions += 1
+            retire(state.queues.remove(frame), &state)
+        }
+    }
+
+    // MARK: Becoming smaller and larger
+
+    /// Sets how much of the capacity may be used. Memory beyond it goes back to the system soon: on the lane, or in this call
+    /// where there is none.
+    package func setLimit(_ byteCount: Int) {
+        let starts = state.withLock { state in
+            let overhead = byteCount / BlockCache.overheadShare
+            state.pool.setLimit(byteCount - overhead)
+            state.queues.setBudget(state.pool.limitBytes)
+            guard state.pool.committedBytes > state.pool.limitBytes, !state.isTrimming else { return false }
+            state.isTrimming = true
+            return true
+        }
+        guard starts else { return }
+        if let lane { lane.submit { [self] in trim() } } else { trim() }
+    }
+
+    /// Empties one slab after the other, letting others at the lock in between. What somebody reads at this moment is waited
+    /// for by trying again.
+    private func trim() {
+        var slabs: [Int] = []
+        while true {
+            enum Step {
+                case goOn, done, stuck
+                case gone(FramePool.RegionMemory)
+            }
+            let step = state.withLock { state -> Step in
+                if let slab = slabs.popLast() {
+                    empty(slab, &state)
+                    reclaim(&state)
+                    return .goOn
+                }
+                if state.limboStart < state.limbo.count, reclaim(&state) { return .goOn }
+                if let region = state.pool.takeDeparted() { return .gone(region) }
+                if state.pool.committedBytes > state.pool.limitBytes {
+                    if let used = state.pool.drainRegion(metadataWeight: BlockCache.metadataWeight) {
+                        slabs = used
+                        return .goOn
+                    }
+                    // What is left is being read, or is frames of their own size.
+                    if !state.pool.isAnyLeaving, evictOne(&state) != nil { return .goOn }
+                    if lane != nil { return .stuck }
+                }
+                state.isTrimming = false
+                return .done
+            }
+            switch step {
+            case .goOn: continue
+            case .done: return
+            case .gone(let region):
+                region.giveBack()
+                state.withLock { $0.pool.cooled(region) }
+            case .stuck:
+                lane?.submit(afterMilliseconds: BlockCache.trimRetryMilliseconds) { [self] in trim() }
+                return
+            }
+        }
+    }
+
+    // MARK: Evicting
 
     /// Evicts until a few frames of the class are on their way back. Blocks leave in the order of the queues, whatever their
     /// size; when that does not bring the wanted one, the memory is in the wrong classes, and a slab changes its own.
@@ -245,10 +395,7 @@ package struct BlockCacheStatistics: Equatable, Sendable {
     private func drainSlab(exceptClass sizeClass: Int?, _ state: inout State) {
         let weight = BlockCache.metadataWeight
         guard let slab = state.pool.drainSlab(exceptClass: sizeClass, metadataWeight: weight) else { return }
-        for frame in state.pool.frames(ofSlab: slab) where frame.entry != CacheFrame.noEntry {
-            state.counters.evictions += 1
-            retire(state.queues.remove(frame), &state)
-        }
+        empty(slab, &state)
     }
 
     @discardableResult
@@ -275,8 +422,10 @@ package struct BlockCacheStatistics: Equatable, Sendable {
         state.limbo.append(Retired(frame: entry.frame, epoch: now))
     }
 
-    /// Gives frames back to the pool that no reader can see any more.
-    private func reclaim(_ state: inout State) {
+    /// Gives frames back to the pool that no reader can see any more, a bounded number at a time.
+    /// - Returns: whether any came out of limbo.
+    @discardableResult
+    private func reclaim(_ state: inout State) -> Bool {
         if !state.pinned.isEmpty {
             let free = state.pinned.filter { !$0.isPinned }
             if !free.isEmpty {
@@ -284,18 +433,21 @@ package struct BlockCacheStatistics: Equatable, Sendable {
                 for frame in free { state.pool.give(frame) }
             }
         }
-        guard state.limboStart < state.limbo.count else { return }
+        guard state.limboStart < state.limbo.count else { return false }
         var oldest = UInt64.max
         for number in unsafe state.readers.indices {
             let reader = unsafe state.readers[number]
             let entered = unsafe reader.pointee.epoch.load(ordering: .sequentiallyConsistent)
             if entered != 0 { oldest = min(oldest, entered) }
         }
-        while state.limboStart < state.limbo.count, state.limbo[state.limboStart].epoch < oldest {
+        let start = state.limboStart
+        let end = min(state.limbo.count, start + BlockCache.reclaimMax)
+        while state.limboStart < end, state.limbo[state.limboStart].epoch < oldest {
             let frame = state.limbo[state.limboStart].frame
             state.limboStart += 1
             if frame.isPinned { state.pinned.append(frame) } else { state.pool.give(frame) }
         }
+        let isAny = state.limboStart > start
         if state.limboStart == state.limbo.count {
             state.limbo.removeAll(keepingCapacity: true)
             state.limboStart = 0
@@ -303,6 +455,7 @@ package struct BlockCacheStatistics: Equatable, Sendable {
             state.limbo.removeFirst(state.limboStart)
             state.limboStart = 0
         }
+        return isAny
     }
 }
 

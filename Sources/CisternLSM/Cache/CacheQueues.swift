@@ -34,7 +34,7 @@ internal import CisternPrimitives
     private static let probationPercent = 10
     private static let metadataPercent = 75
 
-    private let budgetBytes: Int
+    private var budgetBytes: Int
     private var entries: [Entry?] = []
     private var freeEntries: [Int32] = []
     private var lists = [List(), List(), List()]
@@ -48,7 +48,13 @@ internal import CisternPrimitives
         ghosts = .init(repeating: 0, count: ghostCount)
     }
 
+    /// The shares of the queues follow the budget.
+    mutating func setBudget(_ byteCount: Int) { budgetBytes = byteCount }
+
     var count: Int { entries.count - freeEntries.count }
+    var overheadBytes: Int {
+        entries.capacity * MemoryLayout<Entry?>.stride + freeEntries.capacity * 4 + ghosts.count * 4
+    }
     var usedBytes: Int { lists[0].byteCount + lists[1].byteCount + lists[2].byteCount }
     var metadataBytes: Int { lists[Int(Queue.metadata.rawValue)].byteCount }
 

@@ -73,11 +73,14 @@ internal import CisternPrimitives
     @exclusivity(unchecked) private var keys = GrowingBuffer(capacity: 16 << 10)
     @exclusivity(unchecked) private var keyStarts = GrowingBuffer(capacity: 1024)
     @exclusivity(unchecked) private var valueStarts = GrowingBuffer(capacity: 1024)
+    private var charge: MemoryCharge
 
     /// - Precondition: the windows are in key order and do not overlap.
     init(_ windows: [TableWindow]) {
         self.windows = windows
         cacheReader = windows.first.map { CacheReader($0.reader.cache) }
+        charge = MemoryCharge(windows.first?.reader.cache.ledger ?? MemoryLedger(), .jobs, 0)
+        noteMemory()
     }
 
     deinit { indexHold?.release() }
@@ -170,6 +173,11 @@ internal import CisternPrimitives
 
     // MARK: Bytes
 
+    private func noteMemory() {
+        unsafe charge.change(
+            to: chunk.capacity + keys.capacity + keyStarts.capacity + valueStarts.capacity)
+    }
+
     /// Brings the block into the chunk.
     private func fetch(_ handle: BlockHandle, _ reader: TableReader, _ index: IndexPartition) throws(EngineError) {
         if handle.offset >= chunkStart, unsafe handle.end <= chunkStart + UInt64(chunk.count) { return }
@@ -185,6 +193,7 @@ internal import CisternPrimitives
             unsafe chunk.reset()
             throw .file(error)
         }
+        noteMemory()
     }
 
     private func decode(

@@ -27,6 +27,8 @@ struct TableOutput: Sendable {
     /// A file is ended at this size.
     let targetFileBytes: UInt64
     let pace: BackgroundPace
+    /// The job's thread helps it.
+    let memoryLane: HelpedLane
     let cancellation: Cancellation
     /// What becomes of values.
     var values: ValuePlan
@@ -36,13 +38,16 @@ struct TableOutput: Sendable {
     /// Entries between two looks at the cancellation.
     private static let cancellationInterval = 1024
 
-    /// Writes what the input yields. On return the files are synced, and so are their directory entries; the caller owns
-    /// them. On an error nothing is left.
+    /// Writes what the input yields. On return the files are synced and open, and their directory entries are synced; the
+    /// caller owns them. On an error nothing is left.
     func write(_ input: some TableInput) throws(EngineError) -> [FileRecord] {
         var files: [FileRecord] = []
+        memoryLane.join()
+        defer { memoryLane.leave() }
         do throws(EngineError) {
             while let first = try input.next() { files.append(try writeFile(first, input)) }
             if !files.isEmpty { try tables.syncEntries() }
+            tables.openAhead(files.map(\.number))
             return files
         } catch {
             tables.release(files.map(\.number))
@@ -72,9 +77,13 @@ struct TableOutput: Sendable {
                     let bytes = max(writer.fileBytes + (separation?.writtenBytes ?? 0), paidBytes)
                     pace.wrote(bytes - paidBytes, cancellation)
                     paidBytes = bytes
+                    memoryLane.help()
                     if cancellation.isCancelled { throw .closed(tree: "background job") }
                 }
             }
+            // The disk is waited for.
+            memoryLane.leave()
+            defer { memoryLane.join() }
             // Values first: nothing durable points to what is not.
             let uses = try separation?.finish() ?? []
             let summary = try writer.finish(values: uses)

@@ -61,7 +61,8 @@ package final class Engine: Sendable {
     /// Memory of memtables and of flushes' scratch.
     let memory = MemoryLedger()
     let memoryPool: MemoryPool
-    let memoryRelief = MemoryRelief()
+    let memoryRelief: MemoryRelief
+    let memoryLane: HelpedLane
     let tables: TableDirectory
     let logs: LogDirectory
     /// Snapshots and new trees may refer to log segments of others, which programs that know only format 1 would remove.
@@ -105,14 +106,17 @@ package final class Engine: Sendable {
         self.fileSystem = fileSystem
         self.time = time
         self.lanes = lanes
+        let memoryLane = HelpedLane(lanes.memory)
+        self.memoryLane = memoryLane
         directoryLock = lock
         rate = BackgroundRate(bytesPerSecond: options.backgroundBytesPerSecond, time: time)
-        cache = BlockCache(capacityBytes: options.blockCacheBytes)
+        cache = BlockCache(capacityBytes: options.blockCacheBytes, lane: memoryLane, ledger: memory)
+        memoryRelief = MemoryRelief(cacheBytes: options.blockCacheBytes)
         memoryPool = MemoryPool(
-            retainedBytesMax: options.memoryBytesLimit / EngineOptions.poolShare, ledger: memory)
+            retainedBytesMax: options.memoryBytesLimit / EngineOptions.poolShare, ledger: memory, lane: memoryLane)
         let tables = TableDirectory(
             path: DataDirectory.tables(options.directory), fileSystem: fileSystem, cache: cache, lane: lanes.metadata,
-            nextNumber: contents.nextTable)
+            closingLane: memoryLane, nextNumber: contents.nextTable)
         self.tables = tables
         let logs = LogDirectory(root: options.directory, fileSystem: fileSystem, lane: lanes.metadata)
         self.logs = logs
@@ -180,6 +184,14 @@ package final class Engine: Sendable {
     package var cacheStatistics: BlockCacheStatistics { cache.statistics }
 
     var openTrees: [Tree] { state.withLock { Array($0.open.values) } }
+
+    /// Lets go of something whose end takes a while: on a lane, because owners have no time.
+    func letGo(_ object: some AnyObject & Sendable) {
+        memoryLane.submit { [self] in
+            withExtendedLifetime(object) {}
+            balanceMemory()
+        }
+    }
 
     func memtables(_ pointStates: PointStates) -> MemtableSource {
         MemtableSource(budgetBytes: options.memtableBytes, pool: memoryPool, pointStates: pointStates)

@@ -12,16 +12,19 @@ package struct EngineLanes: Sendable {
     package let compaction: CompactionPool
     /// Opening of trees, which reads their logs.
     package let recovery: any BackgroundLane
+    /// Memory that is touched before it is needed, and what owners let go of: closed tables, flushed memtables, versions.
+    package let memory: any BackgroundLane
 
     package init(
         log: any BackgroundLane, metadata: any BackgroundLane, flush: any BackgroundLane,
-        compaction: CompactionPool, recovery: any BackgroundLane
+        compaction: CompactionPool, recovery: any BackgroundLane, memory: any BackgroundLane
     ) {
         self.log = log
         self.metadata = metadata
         self.flush = flush
         self.compaction = compaction
         self.recovery = recovery
+        self.memory = memory
     }
 
     /// A thread for each lane, and so many for compactions.
@@ -31,7 +34,7 @@ package struct EngineLanes: Sendable {
             flush: SerialThread(name: "cistern-flush"),
             compaction: CompactionPool(
                 lanes: (0..<compactions).map { SerialThread(name: "cistern-merge-\($0)") }),
-            recovery: SerialThread(name: "cistern-open"))
+            recovery: SerialThread(name: "cistern-open"), memory: SerialThread(name: "cistern-memory"))
     }
 
     /// Work that feeds other lanes stops first. What was asked of the metadata lane is finished: a released snapshot must not
@@ -41,6 +44,7 @@ package struct EngineLanes: Sendable {
         compaction.stop()
         flush.stop()
         log.stop()
+        memory.stop()
         metadata.drain()
         metadata.stop()
     }

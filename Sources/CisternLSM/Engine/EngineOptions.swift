@@ -12,8 +12,8 @@ package struct EngineOptions: Sendable {
     /// One budget for the blocks of all trees.
     package var blockCacheBytes = 256 << 20
     /// Everything that grows with use: the block cache, and what memtables, flushes and queues take beside it. Beyond it the
-    /// largest memtables are flushed early, and at last writes are answered busy. nil: the block cache and
-    /// `memoryBytesBesideCache`.
+    /// largest memtables are flushed early, then the block cache becomes smaller, and at last writes are answered busy. nil:
+    /// the block cache and `memoryBytesBesideCache`.
     package var memoryBytes: Int?
     package var log = LogMode.synced
     /// Log bytes of a tree that may wait to be written before writes are answered busy.
@@ -73,6 +73,10 @@ package struct EngineOptions: Sendable {
     package static let memoryBytesBesideCache = 1 << 30
     /// Free memory up to one part in so many of the whole is kept for the next memtable.
     static let poolShare = 4
+    /// When memory is short the block cache becomes smaller, down to one part in so many.
+    static let cacheShareMin = 4
+    /// It does so in steps of one part in so many.
+    static let cacheSteps = 16
 
     package var memoryBytesLimit: Int {
         let (sum, isTooLarge) = blockCacheBytes.addingReportingOverflow(EngineOptions.memoryBytesBesideCache)

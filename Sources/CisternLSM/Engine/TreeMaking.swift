@@ -147,8 +147,8 @@ extension Engine {
         let clock = ExpiryClock(processing: time.wallMilliseconds, event: draft.state.flushed.watermark)
         let output = TableOutput(
             tables: tables, options: options.table, cache: cache, keyGroups: draft.state.identity.keyGroups,
-            targetFileBytes: .max, pace: BackgroundPace(rate: rate, priority: nil), cancellation: Cancellation(),
-            values: ValuePlan(options.values), clock: clock)
+            targetFileBytes: .max, pace: BackgroundPace(rate: rate, priority: nil), memoryLane: memoryLane,
+            cancellation: Cancellation(), values: ValuePlan(options.values), clock: clock)
         var files: [FileRecord] = []
         do throws(EngineError) {
             var hasSpilled = draft.state.logs.count > Engine.restoredLogsMax

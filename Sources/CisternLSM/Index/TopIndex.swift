@@ -30,6 +30,11 @@ struct TopIndexBuilder {
         rows.append(row)
     }
 
+    /// Of its memory.
+    var byteCount: Int {
+        separators.capacity + separatorEnds.capacity * 4 + rows.capacity * MemoryLayout<TopIndexRow>.stride
+    }
+
     func encode() -> [UInt8] {
         var writer = ByteWriter(capacity: separators.count + rows.count * 32 + TopIndexFormat.footerBytes)
         writer.writeBytes(separators)
@@ -52,6 +57,8 @@ struct TopIndexBuilder {
 /// it calls `deallocate`.
 @safe struct TopIndex {
     let count: Int
+    /// Of its memory.
+    let byteCount: Int
     private let separators: KeyColumn
     private let rows: UnsafeRawPointer
     private let memory: UnsafeMutableRawPointer
@@ -71,7 +78,8 @@ struct TopIndexBuilder {
             unsafe KeyColumn.validate(ends: source + Int(separatorBytes), count: n, byteCount: Int(separatorBytes))
         else { return .failure("the separators of a top index do not fill their column") }
         let headsOffset = (payload.count + 7) & ~7
-        let memory = UnsafeMutableRawPointer.allocate(byteCount: headsOffset + n * 8, alignment: 64)
+        let byteCount = headsOffset + n * 8
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: byteCount, alignment: 64)
         unsafe memory.copyMemory(from: source, byteCount: payload.count)
         let heads = unsafe (memory + headsOffset).bindMemory(to: UInt64.self, capacity: n)
         let ends = unsafe memory + Int(separatorBytes)
@@ -81,7 +89,8 @@ struct TopIndexBuilder {
         }
         let separators = unsafe KeyColumn(
             count: n, prefixCount: prefixCount, bytes: memory, ends: ends, heads: heads)
-        let top = unsafe TopIndex(count: n, separators: separators, rows: ends + n * 4, memory: memory)
+        let top = unsafe TopIndex(
+            count: n, byteCount: byteCount, separators: separators, rows: ends + n * 4, memory: memory)
         for partition in 0..<n {
             let row = top.row(partition)
             for handle in [row.index, row.filter] where handle.offset > limit || handle.end > limit {

@@ -7,7 +7,7 @@ internal import CisternPrimitives
 @safe struct GrowingBuffer: ~Copyable {
     private(set) var base: UnsafeMutableRawPointer
     private(set) var count = 0
-    private var capacity: Int
+    private(set) var capacity: Int
 
     init(capacity: Int = 64) {
         self.capacity = max(capacity, 64)

@@ -18,6 +18,12 @@ package enum MemoryClass: Int, CaseIterable, Sendable {
     case blockCache
     /// Records on their way to the log.
     case logQueues
+    /// Buffers of flushes and merges.
+    case jobs
+    /// Open tables: their top indexes and the slots that lead to their blocks.
+    case tables
+    /// Open trees, and the lists of files of trees and snapshots; an estimate.
+    case metadata
 }
 
 package final class MemoryLedger: Sendable {
@@ -39,6 +45,29 @@ package final class MemoryLedger: Sendable {
 
     /// What is charged at this moment.
     package func bytes(_ kind: MemoryClass) -> Int { counters[kind.rawValue].bytes.load(ordering: .relaxed) }
+}
+
+/// What one object is charged with, until it ends.
+struct MemoryCharge: ~Copyable {
+    private let ledger: MemoryLedger
+    private let kind: MemoryClass
+    private(set) var byteCount: Int
+
+    init(_ ledger: MemoryLedger, _ kind: MemoryClass, _ byteCount: Int) {
+        self.ledger = ledger
+        self.kind = kind
+        self.byteCount = byteCount
+        ledger.charge(kind, byteCount)
+    }
+
+    @inline(__always)
+    mutating func change(to newCount: Int) {
+        if newCount == byteCount { return }
+        ledger.charge(kind, newCount - byteCount)
+        byteCount = newCount
+    }
+
+    deinit { ledger.release(kind, byteCount) }
 }
 
 /// Bytes by class.

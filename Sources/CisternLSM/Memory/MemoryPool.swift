@@ -6,10 +6,13 @@
 //   from 2 MB        runs of whole slabs, side by side, with huge pages asked for
 //
 // What is given back stays warm up to `retainedBytesMax`; beyond that its pages go back to the system and its address range is
-// kept.
+// kept. Where there is a lane, some slabs are touched ahead of need on it, and pages are given back there: who writes to a
+// memtable should do neither (docs/decisions/0086).
 //
 // Threads: any; one mutex, held for the search only. A block belongs to whoever took it.
 
+internal import CCisternShims
+package import CisternPrimitives
 internal import Glibc
 internal import Synchronization
 
@@ -20,6 +23,8 @@ package final class MemoryPool: Sendable {
     private static let unitsASlab = slabBytes / unitBytes
     /// Address space is reserved in pieces of this size. It costs nothing before it is touched.
     private static let extentBytes = 64 << 20
+    /// What is kept warm and free for the next takers, once somebody takes much.
+    private static let aheadBytes = 4 * slabBytes
 
     /// Slabs side by side.
     private struct Run {
@@ -43,18 +48,27 @@ package final class MemoryPool: Sendable {
         var cut: [CutSlab] = []
         /// Warm bytes that nobody has.
         var retainedBytes = 0
+        /// The part of them that is in whole slabs.
+        var warmBytes = 0
+        var isTouching = false
         /// Bytes handed out, those of the C allocator included.
         var usedBytes = 0
     }
 
     private let retainedBytesMax: Int
     private let ledger: MemoryLedger
+    private let lane: (any BackgroundLane)?
     private let state = Mutex(State())
 
-    /// - Parameter retainedBytesMax: free memory beyond it goes back to the system.
-    package init(retainedBytesMax: Int = 256 << 20, ledger: MemoryLedger = MemoryLedger()) {
+    /// - Parameters:
+    ///   - retainedBytesMax: free memory beyond it goes back to the system.
+    ///   - lane: where memory is touched and given back; nil: where it is needed and freed.
+    package init(
+        retainedBytesMax: Int = 256 << 20, ledger: MemoryLedger = MemoryLedger(), lane: (any BackgroundLane)? = nil
+    ) {
         self.retainedBytesMax = retainedBytesMax
         self.ledger = ledger
+        self.lane = lane
     }
 
     deinit {
@@ -80,18 +94,23 @@ package final class MemoryPool: Sendable {
         let size = MemoryPool.blockBytes(for: byteCount)
         ledger.charge(kind, size)
         if size < MemoryPool.unitBytes {
-            state.withLock { $0.usedBytes += size }
+            // Who takes half a unit will soon take slabs.
+            let wantsSlabs = state.withLock { state in
+                state.usedBytes += size
+                return size >= MemoryPool.unitBytes / 2 && beginTouching(&state)
+            }
+            if wantsSlabs { lane?.submit { [self] in touchAhead() } }
             return UnsafeMutableRawPointer.allocate(byteCount: size, alignment: 16)
         }
-        let (start, isUntouched) = state.withLock { state in
+        let (start, wantsSlabs) = state.withLock { state in
             state.usedBytes += size
-            return counted(&state) { size < MemoryPool.slabBytes ? takeUnits(size, &$0) : takeRun(size, &$0) }
+            let start = counted(&state) { size < MemoryPool.slabBytes ? takeUnits(size, &$0) : takeRun(size, &$0) }
+            return (start, beginTouching(&state))
         }
+        if wantsSlabs { lane?.submit { [self] in touchAhead() } }
         guard let block = unsafe UnsafeMutableRawPointer(bitPattern: start) else {
             preconditionFailure("the memory pool handed out address 0")
         }
-        // Best effort: without huge pages the memory works, only slower.
-        if isUntouched && size >= MemoryPool.slabBytes { _ = unsafe madvise(block, size, MADV_HUGEPAGE) }
         return unsafe block
     }
 
@@ -106,15 +125,72 @@ package final class MemoryPool: Sendable {
             return unsafe block.deallocate()
         }
         let start = UInt(bitPattern: block)
-        state.withLock { state in
+        let surplus = state.withLock { state in
             state.usedBytes -= size
-            counted(&state) { state in
-                if size < MemoryPool.slabBytes {
-                    giveBackUnits(start, size, &state)
-                } else {
-                    retain(Run(start: start, bytes: size, isCold: false), &state)
+            return counted(&state) { state in
+                size < MemoryPool.slabBytes
+                    ? giveBackUnits(start, size, &state)
+                    : retain(Run(start: start, bytes: size, isCold: false), &state)
+            }
+        }
+        guard let surplus else { return }
+        if let lane { lane.submit { [self] in giveUp(surplus) } } else { giveUp(surplus) }
+    }
+
+    /// Gives the pages of a run that is in no list back to the system.
+    private func giveUp(_ run: Run) {
+        let isGone = unsafe madvise(UnsafeMutableRawPointer(bitPattern: run.start), run.bytes, MADV_DONTNEED) == 0
+        state.withLock { state in
+            counted(&state) { insert(Run(start: run.start, bytes: run.bytes, isCold: isGone), &$0) }
+        }
+    }
+
+    /// Gives free memory back to the system until no more than so much is left, as far as it is in whole slabs. Blocks for
+    /// some microseconds a slab: not for owners.
+    func trim(to byteCount: Int) {
+        while true {
+            let run = state.withLock { state -> Run? in
+                guard state.retainedBytes > byteCount else { return nil }
+                let surplus = state.retainedBytes - byteCount
+                guard let index = state.runs.firstIndex(where: { !$0.isCold }) else { return nil }
+                let slabs = (surplus + MemoryPool.slabBytes - 1) / MemoryPool.slabBytes * MemoryPool.slabBytes
+                let size = min(state.runs[index].bytes, slabs)
+                return counted(&state) { cut(index, size, &$0) }
+            }
+            guard let run else { return }
+            giveUp(run)
+        }
+    }
+
+    // MARK: Touching ahead
+
+    private var aheadBytesMax: Int { min(MemoryPool.aheadBytes, retainedBytesMax) }
+
+    private func beginTouching(_ state: inout State) -> Bool {
+        guard lane != nil, !state.isTouching, state.warmBytes + MemoryPool.slabBytes <= aheadBytesMax else {
+            return false
+        }
+        state.isTouching = true
+        return true
+    }
+
+    /// On the lane, a slab at a time.
+    private func touchAhead() {
+        while true {
+            let slab = state.withLock { state -> Run? in
+                guard state.warmBytes + MemoryPool.slabBytes <= aheadBytesMax else {
+                    state.isTouching = false
+                    return nil
                 }
-                return ()
+                let cold = coldRun(MemoryPool.slabBytes, &state)
+                return cut(cold, MemoryPool.slabBytes, &state)
+            }
+            guard let slab else { return }
+            if let start = unsafe UnsafeMutableRawPointer(bitPattern: slab.start) {
+                unsafe cistern_touch(start, slab.bytes)
+            }
+            state.withLock { state in
+                counted(&state) { insert(Run(start: slab.start, bytes: slab.bytes, isCold: false), &$0) }
             }
         }
     }
@@ -136,30 +212,44 @@ package final class MemoryPool: Sendable {
     // MARK: Slabs
 
     /// The smallest warm run that is large enough, else a cold one, else new address space.
-    private func takeRun(_ size: Int, _ state: inout State) -> (start: UInt, isUntouched: Bool) {
+    private func takeRun(_ size: Int, _ state: inout State) -> UInt {
         var best: Int?
-        for index in state.runs.indices where state.runs[index].bytes >= size {
-            guard let found = best else {
-                best = index
-                continue
+        for index in state.runs.indices where !state.runs[index].isCold && state.runs[index].bytes >= size {
+            if best.map({ state.runs[index].bytes < state.runs[$0].bytes }) ?? true { best = index }
+        }
+        let found = best ?? coldRun(size, &state)
+        return cut(found, size, &state).start
+    }
+
+    private func coldRun(_ size: Int, _ state: inout State) -> Int {
+        func smallest() -> Int? {
+            var best: Int?
+            for index in state.runs.indices where state.runs[index].isCold && state.runs[index].bytes >= size {
+                if best.map({ state.runs[index].bytes < state.runs[$0].bytes }) ?? true { best = index }
             }
-            let (run, other) = (state.runs[index], state.runs[found])
-            if run.isCold != other.isCold ? other.isCold : run.bytes < other.bytes { best = index }
+            return best
         }
-        guard let best else {
-            reserve(size, &state)
-            return takeRun(size, &state)
-        }
-        let run = state.runs[best]
+        if let found = smallest() { return found }
+        reserve(size, &state)
+        guard let found = smallest() else { preconditionFailure("\(size) bytes that were reserved are not there") }
+        return found
+    }
+
+    /// Takes the front of a run out of the list.
+    private func cut(_ index: Int, _ size: Int, _ state: inout State) -> Run {
+        let run = state.runs[index]
         if run.bytes == size {
-            state.runs.swapAt(best, state.runs.count - 1)
+            state.runs.swapAt(index, state.runs.count - 1)
             state.runs.removeLast()
         } else {
-            state.runs[best].start += UInt(size)
-            state.runs[best].bytes -= size
+            state.runs[index].start += UInt(size)
+            state.runs[index].bytes -= size
         }
-        if !run.isCold { state.retainedBytes -= size }
-        return (run.start, run.isCold)
+        if !run.isCold {
+            state.retainedBytes -= size
+            state.warmBytes -= size
+        }
+        return Run(start: run.start, bytes: size, isCold: run.isCold)
     }
 
     private func reserve(_ size: Int, _ state: inout State) {
@@ -169,6 +259,8 @@ package final class MemoryPool: Sendable {
         guard let mapped = unsafe mapped, unsafe mapped != MAP_FAILED else {
             preconditionFailure("\(bytes) bytes of address space could not be had (errno \(errno))")
         }
+        // Best effort: without huge pages the memory works, only slower.
+        _ = unsafe madvise(mapped, bytes, MADV_HUGEPAGE)
         let start = UInt(bitPattern: mapped)
         state.extents.append(Run(start: start, bytes: bytes, isCold: true))
         let slab = UInt(MemoryPool.slabBytes)
@@ -177,18 +269,19 @@ package final class MemoryPool: Sendable {
         state.runs.append(Run(start: aligned, bytes: Int(usable), isCold: true))
     }
 
-    /// Puts a warm run back, beside its neighbours; pages beyond the bound are given up.
-    private func retain(_ run: Run, _ state: inout State) {
-        if state.retainedBytes + run.bytes > retainedBytesMax,
-            unsafe madvise(UnsafeMutableRawPointer(bitPattern: run.start), run.bytes, MADV_DONTNEED) == 0
-        {
-            return insert(Run(start: run.start, bytes: run.bytes, isCold: true), &state)
-        }
-        state.retainedBytes += run.bytes
+    /// Puts a warm run back, unless there is enough of free memory: then its pages are to be given up.
+    private func retain(_ run: Run, _ state: inout State) -> Run? {
+        if state.retainedBytes + run.bytes > retainedBytesMax { return run }
         insert(run, &state)
+        return nil
     }
 
+    /// Puts a run beside its neighbours.
     private func insert(_ run: Run, _ state: inout State) {
+        if !run.isCold {
+            state.retainedBytes += run.bytes
+            state.warmBytes += run.bytes
+        }
         var run = run
         var index = 0
         while index < state.runs.count {
@@ -209,7 +302,7 @@ package final class MemoryPool: Sendable {
 
     private static func unitMask(_ size: Int) -> UInt32 { UInt32((1 << (size / unitBytes)) - 1) }
 
-    private func takeUnits(_ size: Int, _ state: inout State) -> (start: UInt, isUntouched: Bool) {
+    private func takeUnits(_ size: Int, _ state: inout State) -> UInt {
         let mask = MemoryPool.unitMask(size)
         let step = size / MemoryPool.unitBytes
         for index in state.cut.indices {
@@ -217,16 +310,16 @@ package final class MemoryPool: Sendable {
             where state.cut[index].free >> UInt32(unit) & mask == mask {
                 state.cut[index].free &= ~(mask << UInt32(unit))
                 state.retainedBytes -= size
-                return (state.cut[index].start + UInt(unit * MemoryPool.unitBytes), false)
+                return state.cut[index].start + UInt(unit * MemoryPool.unitBytes)
             }
         }
-        let (start, _) = takeRun(MemoryPool.slabBytes, &state)
+        let start = takeRun(MemoryPool.slabBytes, &state)
         state.cut.append(CutSlab(start: start, free: ~mask))
         state.retainedBytes += MemoryPool.slabBytes - size
-        return (start, false)
+        return start
     }
 
-    private func giveBackUnits(_ start: UInt, _ size: Int, _ state: inout State) {
+    private func giveBackUnits(_ start: UInt, _ size: Int, _ state: inout State) -> Run? {
         let slab = start / UInt(MemoryPool.slabBytes) * UInt(MemoryPool.slabBytes)
         guard let index = state.cut.firstIndex(where: { $0.start == slab }) else {
             preconditionFailure("a block is given back to a pool that it is not of")
@@ -234,11 +327,10 @@ package final class MemoryPool: Sendable {
         let unit = UInt32(start - slab) / UInt32(MemoryPool.unitBytes)
         state.cut[index].free |= MemoryPool.unitMask(size) << unit
         state.retainedBytes += size
-        if state.cut[index].free == .max {
-            state.cut.swapAt(index, state.cut.count - 1)
-            state.cut.removeLast()
-            state.retainedBytes -= MemoryPool.slabBytes
-            retain(Run(start: slab, bytes: MemoryPool.slabBytes, isCold: false), &state)
-        }
+        guard state.cut[index].free == .max else { return nil }
+        state.cut.swapAt(index, state.cut.count - 1)
+        state.cut.removeLast()
+        state.retainedBytes -= MemoryPool.slabBytes
+        return retain(Run(start: slab, bytes: MemoryPool.slabBytes, isCold: false), &state)
     }
 }

@@ -1,10 +1,13 @@
 // Sorts the point entries of a memtable by key, for flushes and scans: a radix sort from the most significant byte on 8-byte
 // words of the keys (McIlroy, Bostic, McIlroy: Engineering Radix Sort, 1993), in place.
 //
-//   records {word, reference} ─► buckets by the byte where words differ first ─► small ones by insertion
+//   records {word, reference} ─► scattered by the first eleven bits in which words differ, from one buffer to another
+//                             ─► each part: buckets by the byte where words differ first ─► small ones by insertion
 //                                equal words ─► the words behind what the keys of the bucket share, and again
 //
-// Words are loaded once for each round, so keys are touched seldom; bits that all words of a bucket share cost nothing.
+// Words are loaded once for each round, so keys are touched seldom; bits that all words of a bucket share cost nothing. The
+// scattering makes parts that fit the nearest cache; moving records in place among all of them would miss it at every step
+// (docs/decisions/0087).
 
 internal import CCisternShims
 internal import CisternPrimitives
@@ -38,9 +41,22 @@ struct SortRecord {
         unsafe collect(records)
         let sort = EntrySort(view: view)
         unsafe sort.loadWords(records, count, at: 0)
-        unsafe sort.sort(records, count, at: 0, rounds: 0)
-        for index in 0..<count { unsafe (references + index).initialize(to: records[index].reference) }
+        let digit = unsafe count < EntrySort.scatterMin ? nil : ScatterDigit(records, count)
+        if let digit {
+            let spare = unsafe pool.take(recordBytes, for: .scratch)
+            let parts = unsafe spare.bindMemory(to: SortRecord.self, capacity: count)
+            unsafe sort.scatter(records, count, by: digit, to: parts)
+            unsafe list(parts)
+            unsafe pool.giveBack(spare, recordBytes, from: .scratch)
+        } else {
+            unsafe sort.sort(records, count, at: 0, rounds: 0)
+            unsafe list(records)
+        }
         unsafe pool.giveBack(block, recordBytes, from: .scratch)
+    }
+
+    private func list(_ records: UnsafeMutablePointer<SortRecord>) {
+        for index in 0..<count { unsafe (references + index).initialize(to: records[index].reference) }
     }
 
     deinit {
@@ -49,7 +65,51 @@ struct SortRecord {
     }
 }
 
+/// The highest bits in which words differ, from up to two places of a word: the bits between are the same in all of them. So
+/// digits order as the words do.
+struct ScatterDigit {
+    static let bits = 11
+    /// So many bits that all words share end the first place.
+    private static let gapBits = 8
+
+    private let highShift: UInt64
+    private let highMask: UInt64
+    private let lowShift: UInt64
+    private let lowMask: UInt64
+    private let lowWidth: UInt64
+
+    /// nil when all words are equal.
+    init?(_ records: UnsafeMutablePointer<SortRecord>, _ count: Int) {
+        let first = unsafe records[0].word
+        var differences: UInt64 = 0
+        for index in 1..<count { differences |= unsafe records[index].word ^ first }
+        if differences == 0 { return nil }
+        let top = 63 - differences.leadingZeroBitCount
+        var bottom = top
+        while bottom > 0, top - bottom + 1 < ScatterDigit.bits {
+            let gap = differences & ((1 << UInt64(bottom)) - 1)
+            if gap == 0 || bottom - (64 - gap.leadingZeroBitCount) >= ScatterDigit.gapBits { break }
+            bottom -= 1
+        }
+        let rest = differences & ((1 << UInt64(bottom)) - 1)
+        let restWidth = 64 - rest.leadingZeroBitCount
+        let width = min(ScatterDigit.bits - (top - bottom + 1), restWidth)
+        highShift = UInt64(bottom)
+        highMask = (1 << UInt64(top - bottom + 1)) - 1
+        lowShift = UInt64(restWidth - width)
+        lowMask = (1 << UInt64(width)) - 1
+        lowWidth = UInt64(width)
+    }
+
+    @inline(__always)
+    func callAsFunction(_ word: UInt64) -> Int {
+        Int(truncatingIfNeeded: ((word &>> highShift) & highMask) &<< lowWidth | ((word &>> lowShift) & lowMask))
+    }
+}
+
 @safe struct EntrySort {
+    /// With fewer records all of them are in the nearest cache.
+    static let scatterMin = 2048
     private static let insertionMax = 20
     /// Rounds of ties, one inside the other, before keys are compared as a whole: it bounds the depth of the stack.
     private static let roundsMax = 64
@@ -66,9 +126,17 @@ struct SortRecord {
     func loadWords(_ records: UnsafeMutablePointer<SortRecord>, _ count: Int, at offset: Int) {
         for index in 0..<count {
             let ahead = index &+ EntrySort.prefetchDistance
-            if ahead < count { unsafe cistern_prefetch(view.address(records[ahead].reference) + offset) }
+            if ahead < count { unsafe prefetch(records[ahead], at: offset) }
             unsafe records[index].word = unsafe word(key(records[index]), at: offset)
         }
+    }
+
+    /// Asks for an entry's header and for the word of its key at `offset`.
+    @inline(__always)
+    private func prefetch(_ record: SortRecord, at offset: Int) {
+        let base = unsafe view.address(record.reference)
+        unsafe cistern_prefetch(base)
+        unsafe cistern_prefetch(base + (MemtableEntry.headerBytes &+ offset &+ 7))
     }
 
     @inline(__always)
@@ -83,6 +151,37 @@ struct SortRecord {
         var word: UInt64 = 0
         for index in offset..<(offset + 8) { word = unsafe word << 8 | (index < key.count ? UInt64(key[index]) : 0) }
         return word
+    }
+
+    /// Puts the records, whose words are those at 0, into `target` in the order of their keys.
+    func scatter(
+        _ records: UnsafeMutablePointer<SortRecord>, _ count: Int, by digit: ScatterDigit,
+        to target: UnsafeMutablePointer<SortRecord>
+    ) {
+        let parts = 1 << ScatterDigit.bits
+        // Where the next record of each part goes; in the end, where the part ends.
+        let places = UnsafeMutablePointer<UInt32>.allocate(capacity: parts)
+        unsafe places.initialize(repeating: 0, count: parts)
+        for index in 0..<count { unsafe places[digit(records[index].word)] &+= 1 }
+        var sum: UInt32 = 0
+        for part in 0..<parts {
+            let size = unsafe places[part]
+            unsafe places[part] = sum
+            sum &+= size
+        }
+        for index in 0..<count {
+            let record = unsafe records[index]
+            let part = digit(record.word)
+            unsafe target[Int(places[part])] = record
+            unsafe places[part] &+= 1
+        }
+        var start = 0
+        for part in 0..<parts {
+            let end = unsafe Int(places[part])
+            if end - start > 1 { unsafe sort(target + start, end - start, at: 0, rounds: 0) }
+            start = end
+        }
+        unsafe places.deallocate()
     }
 
     /// - Precondition: the keys agree before `offset`, and the words are those at `offset`.
@@ -139,6 +238,8 @@ struct SortRecord {
         let first = unsafe key(records[0])
         var shared = first.count
         for index in 1..<count {
+            let ahead = index &+ EntrySort.prefetchDistance
+            if ahead < count { unsafe prefetch(records[ahead], at: offset &+ 8) }
             let other = unsafe key(records[index])
             shared = unsafe min(shared, commonPrefixCount(first, other))
         }

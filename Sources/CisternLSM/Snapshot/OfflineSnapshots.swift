@@ -51,7 +51,8 @@ package struct OfflineSnapshots {
         }
         let tables = TableDirectory(
             path: DataDirectory.tables(root), fileSystem: fileSystem,
-            cache: BlockCache(capacityBytes: OfflineSnapshots.cacheBytes), lane: IdleLane(), nextNumber: 1)
+            cache: BlockCache(capacityBytes: OfflineSnapshots.cacheBytes), lane: IdleLane(), closingLane: IdleLane(),
+            nextNumber: 1)
         // Nobody owns the files here, and a view that goes must not take them with it.
         tables.close()
         let restore = LogRestore(

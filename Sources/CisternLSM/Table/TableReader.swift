@@ -18,6 +18,7 @@ package import CisternPrimitives
     let top: TopIndex
     let slots: TableSlots
     private let values: ValueFiles?
+    private let charge: MemoryCharge
 
     /// - Parameters:
     ///   - number: unique among all files that share `cache`.
@@ -65,7 +66,8 @@ package import CisternPrimitives
         self.cache = cache
         self.summary = summary
         self.top = top
-        slots = TableSlots(top)
+        slots = TableSlots(top, ledger: cache.ledger)
+        charge = MemoryCharge(cache.ledger, .tables, top.byteCount)
         slots.adopt(file: number, from: cache)
     }
 

@@ -15,15 +15,21 @@ internal import Synchronization
 
     private let count: Int
     private let base: BlockSlot
+    private let ledger: MemoryLedger
 
-    init(_ top: TopIndex) {
+    init(_ top: TopIndex, ledger: MemoryLedger) {
         count = top.count
+        self.ledger = ledger
         unsafe base = .allocate(capacity: top.count * TableSlots.words)
+        ledger.charge(.tables, byteCount)
         for index in 0..<(count * TableSlots.words) { unsafe (base + index).initialize(to: Atomic(0)) }
         for partition in 0..<count where top.row(partition).filter.payloadBytes == 0 {
             unsafe filter(partition).pointee.store(TableSlots.noFilter, ordering: .relaxed)
         }
     }
+
+    /// Without the slots of data blocks.
+    private var byteCount: Int { count * TableSlots.words * MemoryLayout<UInt>.stride }
 
     @inline(__always)
     func filter(_ partition: Int) -> BlockSlot { unsafe base + partition &* TableSlots.words }
@@ -49,11 +55,16 @@ internal import Synchronization
             for index in 1...blockCount { unsafe (made + index).initialize(to: Atomic(0)) }
             let (exchanged, _) = unsafe place.pointee.compareExchange(
                 expected: 0, desired: UInt(bitPattern: made + 1), ordering: .acquiringAndReleasing)
-            if exchanged { return true }
+            if exchanged {
+                ledger.charge(.tables, TableSlots.dataBytes(blockCount))
+                return true
+            }
             unsafe made.deallocate()
         }
         return unsafe dataSlots(partition)?.count == blockCount
     }
+
+    private static func dataBytes(_ blockCount: Int) -> Int { (blockCount + 1) * MemoryLayout<UInt>.stride }
 
     private func dataSlots(_ partition: Int) -> UnsafeMutableBufferPointer<Atomic<UInt>>? {
         let address = unsafe (base + (partition * TableSlots.words + 2)).pointee.load(ordering: .acquiring)
@@ -88,8 +99,12 @@ internal import Synchronization
 
     func deallocate() {
         for partition in 0..<count {
-            if let slots = unsafe dataSlots(partition) { unsafe (slots.baseAddress! - 1).deallocate() }
+            if let slots = unsafe dataSlots(partition) {
+                ledger.release(.tables, TableSlots.dataBytes(slots.count))
+                unsafe (slots.baseAddress! - 1).deallocate()
+            }
         }
+        ledger.release(.tables, byteCount)
         unsafe base.deallocate()
     }
 }

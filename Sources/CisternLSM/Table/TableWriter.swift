@@ -34,6 +34,7 @@ package final class TableWriter {
     private var partitionEntries: UInt32 = 0
     private var partitionCount = 0
     private let notesPrefixes: Bool
+    private var charge: MemoryCharge
     /// Size of the map prefix that the partition's filter got last, 0 for none.
     private var notedPrefixBytes = 0
 
@@ -47,6 +48,7 @@ package final class TableWriter {
         self.options = options
         self.number = number
         self.cache = cache
+        charge = MemoryCharge(cache?.ledger ?? MemoryLedger(), .jobs, 0)
         summary.blockSizeBytes = UInt32(options.blockSizeBytes)
         summary.filterBitsPerKey = UInt32(options.filterBitsPerKey)
         summary.formatVersion = options.formatVersion
@@ -257,6 +259,7 @@ package final class TableWriter {
     private func flushOutput() throws(EngineError) {
         do { unsafe try file.append(output.bytes) } catch { throw .file(error) }
         unsafe outputStart += UInt64(output.count)
+        unsafe charge.change(to: output.capacity + hashes.capacity + top.byteCount)
         unsafe output.reset()
         if outputStart - writebackStart >= TableWriter.writebackBytes {
             file.startWriteback()

@@ -377,8 +377,10 @@ package final class Tree: @unchecked Sendable {
         let problem = state.apply(edit)
         invariant(problem == nil, "a committed edit does not fit: \(problem ?? "")")
         guard !edit.added.isEmpty || !edit.removed.isEmpty else { return }
+        let old = version
         version = Version(state, tables: engine.tables)
         levelZeroDepth = CompactionPicker.levelZeroDepth(state.levels[0])
+        engine.letGo(old)
     }
 
     /// Commits on the metadata lane, in order with all other edits of the tree, and returns to the owner.

@@ -24,7 +24,7 @@ extension Tree {
         TableOutput(
             tables: engine.tables, options: options.table, cache: engine.cache, keyGroups: identity.keyGroups,
             targetFileBytes: targetFileBytes, pace: BackgroundPace(rate: engine.rate, priority: priority),
-            cancellation: cancellation, values: ValuePlan(options.values), clock: clock)
+            memoryLane: engine.memoryLane, cancellation: cancellation, values: ValuePlan(options.values), clock: clock)
     }
 
     // MARK: Flush
@@ -89,6 +89,7 @@ extension Tree {
         stallForecast.record(depth: levelZeroDepth, at: engine.time.monotonicNanoseconds / 1_000_000)
         let flushed = sealed.removeFirst()
         if flushed.progress.epoch == epoch { durableSequence = max(durableSequence, flushed.progress.sequence) }
+        engine.letGo(flushed.memtable)
         pruneLog()
         advanceSnapshots()
         advanceCompactionRequests()

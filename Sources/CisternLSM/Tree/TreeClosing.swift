@@ -60,6 +60,9 @@ extension Tree {
         foreignLogs = nil
         active = Memtable(budgetBytes: EngineOptions.memtableBytesRange.lowerBound, pool: engine.memoryPool)
         memtableGauge.store(0, ordering: .relaxed)
+        // Their cursors stand on what was read last.
+        scanner = nil
+        batchLookup = nil
         version = Version(
             TreeState(identity: identity, epoch: epoch, writer: writer), tables: engine.tables)
     }

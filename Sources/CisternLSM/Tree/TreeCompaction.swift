@@ -153,7 +153,8 @@ extension Tree {
             switch result {
             case .success:
                 tree.remove(compaction)
-                tree.engine.tables.release(compaction.written.map(\.number))
+                // After the version has the files, which stay open so.
+                defer { tree.engine.tables.release(compaction.written.map(\.number)) }
                 if tree.lifecycle == .closed { return }
                 tree.compactionCommitted(compaction)
             case .failure(let error):

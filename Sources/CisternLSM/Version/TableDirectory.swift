@@ -27,7 +27,7 @@ package final class TableFile: Sendable {
         self.directory = directory
     }
 
-    deinit { directory.letGo(of: number) }
+    deinit { directory.letGo(of: number, opened.load()) }
 
     /// The reader; the first call opens the file. When two threads meet here, both open it and one reader is kept.
     package func reader() throws(EngineError) -> TableReader {
@@ -50,6 +50,8 @@ package final class TableDirectory: Sendable {
         var valuesOfTable: [UInt64: [UInt64]] = [:]
         /// Table files that point into a value file, and a job that writes it.
         var valueOwners: [UInt64: Int] = [:]
+        /// Opened by who wrote them, until their writer releases them.
+        var fresh: [UInt64: TableFile] = [:]
         var isClosed = false
 
         /// Value files that nobody needs any more.
@@ -77,17 +79,22 @@ package final class TableDirectory: Sendable {
     private let fileSystem: any FileSystem
     let cache: BlockCache
     private let lane: any BackgroundLane
+    private let closingLane: any BackgroundLane
     private let state: Mutex<State>
 
-    /// - Parameter lane: where files are removed.
+    /// - Parameters:
+    ///   - lane: where files are removed.
+    ///   - closingLane: where readers end, which takes as long as the file has blocks in the cache.
     package init(
-        path: String, fileSystem: any FileSystem, cache: BlockCache, lane: any BackgroundLane, nextNumber: UInt64
+        path: String, fileSystem: any FileSystem, cache: BlockCache, lane: any BackgroundLane,
+        closingLane: any BackgroundLane, nextNumber: UInt64
     ) {
         self.path = path
         self.fileSystem = fileSystem
         values = ValueFiles(directory: path, fileSystem: fileSystem)
         self.cache = cache
         self.lane = lane
+        self.closingLane = closingLane
         state = Mutex(State(nextNumber: nextNumber))
     }
 
@@ -157,6 +164,16 @@ package final class TableDirectory: Sendable {
         try asEngineError { () throws(FileError) in try fileSystem.syncDirectory(path) }
     }
 
+    /// Opens files for their first readers, who have no time to. They stay open until they are released by who made them.
+    func openAhead(_ numbers: some Sequence<UInt64>) {
+        for number in numbers {
+            let file = table(number)
+            // Best effort: the first reader tries again, and it gets the error.
+            do throws(EngineError) { _ = try file.reader() } catch { continue }
+            state.withLock { $0.fresh[number] = file }
+        }
+    }
+
     package func retain(_ numbers: some Sequence<UInt64>) {
         state.withLock { state in
             for number in numbers { state.owners[number, default: 0] += 1 }
@@ -172,6 +189,7 @@ package final class TableDirectory: Sendable {
                 let owners = state.owners[number] ?? 0
                 invariant(owners > 0, "table file \(number) was released more often than retained")
                 state.owners[number] = owners == 1 ? nil : owners - 1
+                if let fresh = state.fresh.removeValue(forKey: number) { living.append(fresh) }
                 guard owners == 1 else { continue }
                 if let table = state.tables[number]?.table {
                     living.append(table)
@@ -186,7 +204,7 @@ package final class TableDirectory: Sendable {
         remove(dead, values: deadValues)
     }
 
-    fileprivate func letGo(of number: UInt64) {
+    fileprivate func letGo(of number: UInt64, _ reader: TableReader?) {
         let (isDead, deadValues, successor) = state.withLock { state -> (Bool, [UInt64], TableFile?) in
             guard let entry = state.tables[number] else { return (false, [], nil) }
             // The file was asked for again meanwhile.
@@ -199,6 +217,7 @@ package final class TableDirectory: Sendable {
             return state.isClosed ? (false, [], nil) : (true, deadValues, nil)
         }
         withExtendedLifetime(successor) {}
+        if let reader { closingLane.submit { withExtendedLifetime(reader) {} } }
         if isDead { remove([number], values: deadValues) }
     }
 

@@ -23,6 +23,8 @@ package struct ServerConfiguration: Equatable, Sendable {
     package var log = LogRule.synced
     package var memtableBytes = 64 << 20
     package var blockCacheBytes = 256 << 20
+    /// 0: the block cache and 1 GiB.
+    package var memoryBytes = 0
     package var blockBytes = 4096
     package var filterBitsPerKey = 10
     package var compactionThreads = 2
@@ -86,6 +88,11 @@ package struct ServerConfiguration: Equatable, Sendable {
         if blockCacheBytes < 64 * blockBytes {
             return "block_cache_bytes (\(blockCacheBytes)) holds fewer than 64 blocks of block_bytes (\(blockBytes)): "
                 + "raise it to \(64 * blockBytes) or more"
+        }
+        if memoryBytes > 0 && memoryBytes < blockCacheBytes + 2 * memtableBytes {
+            return "memory_bytes (\(memoryBytes)) is less than block_cache_bytes and two memtable_bytes "
+                + "(\(blockCacheBytes + 2 * memtableBytes)): no memtable would ever be filled; raise it, or give 0 for the "
+                + "cache and 1 GiB"
         }
         if compactionBytesPerSecond > 0 && compactionBytesPerSecond < 1 << 20 {
             return "compaction_bytes_per_second (\(compactionBytesPerSecond)) is below 1 MiB: a single memtable would "

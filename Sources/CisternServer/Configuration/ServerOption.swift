@@ -91,6 +91,9 @@ extension ServerOption {
         .bytes(
             "block_cache_bytes", \.blockCacheBytes, 1 << 20...1 << 40,
             "cache of file blocks, shared by all trees, from 1 MiB"),
+        .bytes(
+            "memory_bytes", \.memoryBytes, 0...1 << 42,
+            "everything that grows with use: cache, memtables, buffers of merging; 0 is the cache and 1 GiB"),
         .bytes("block_bytes", \.blockBytes, 512...64 << 10, "size of a block in a sorted file, 512 bytes to 64 KiB"),
         .count("filter_bits_per_key", \.filterBitsPerKey, 0...32, "filter bits for a key in a sorted file, 0 to 32"),
         .count(

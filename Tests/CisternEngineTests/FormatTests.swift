@@ -1,5 +1,6 @@
 // The formats of log, manifest, CURRENT and snapshot: golden bytes both ways, and any damage to them.
 
+import CisternFileSystem
 import CisternLSM
 import CisternPrimitives
 import CisternTestKit
@@ -46,7 +47,7 @@ private struct Replayed: Equatable {
 private func replay(_ bytes: [UInt8], durable: UInt64 = 0) throws(EngineError) -> (Replayed, LogSegmentReader.End) {
     var replayed = Replayed()
     let reader = LogSegmentReader(path: "x.log", tree: 7, segment: 12)
-    let end = try reader.read(bytes, durableBytes: durable) { record, _ throws(EngineError) in
+    let end = try reader.read(SegmentWindow(copying: bytes), durableBytes: durable) { record, _ throws(EngineError) in
         replayed.sequences.append(record.sequence)
         for index in 0..<record.columns.count {
             let entry = record.columns[index]
@@ -99,6 +100,44 @@ private func replay(_ bytes: [UInt8], durable: UInt64 = 0) throws(EngineError) -
             // The next segment vouches for all of it, so the same cut is a loss.
             #expect(throws: EngineError.self) { _ = try replay(Array(bytes[..<cut]), durable: UInt64(bytes.count)) }
         }
+    }
+
+    private func readPieces(
+        _ bytes: [UInt8], _ name: String, on disk: MemoryFileSystem
+    ) throws -> (sequences: [UInt64], end: UInt64) {
+        let file = try disk.createAppend("/logs/" + name)
+        try bytes.withUnsafeBytes { try file.append($0) }
+        let window = try SegmentWindow(
+            "/logs/" + name, fileSystem: disk, limit: LogFormat.segmentBytesMax, buffer: SegmentBuffer())
+        var sequences: [UInt64] = []
+        var foreign = 0
+        let end = try LogSegmentReader(path: name, tree: 7, segment: 12).read(window, durableBytes: 0) { record, _ in
+            sequences.append(record.sequence)
+            for byte in record.columns[0].value where byte != UInt8(record.sequence) { foreign += 1 }
+        }
+        #expect(foreign == 0, "bytes of another record's value")
+        return (sequences, end.validBytes)
+    }
+
+    /// Pieces end anywhere: inside a header, inside a record, behind the last one.
+    @Test func aSegmentOfManyPiecesIsReadAsOne() throws {
+        let disk = MemoryFileSystem()
+        try disk.createDirectory("/logs")
+        var bytes = LogFormat.encodeHeader(header)
+        var ends: [Int] = []
+        for sequence in UInt64(1)...60 {
+            let value = [UInt8](repeating: UInt8(sequence), count: sequence == 30 ? 3 << 20 : 90_000 + Int(sequence))
+            let batch = OwnedBatch([OwnedEntry([0, 1, 0, 7, UInt8(sequence)], .put, value)])
+            bytes += record(batch, sequence: sequence, segment: 12, durable: UInt64(bytes.count))
+            ends.append(bytes.count)
+        }
+        let whole = try readPieces(bytes, "whole", on: disk)
+        #expect(whole.sequences == Array(1...60) && whole.end == UInt64(bytes.count))
+        let torn = try readPieces(Array(bytes.dropLast(10)), "torn", on: disk)
+        #expect(torn.sequences == Array(1...59) && torn.end == UInt64(ends[58]))
+        var damaged = bytes
+        damaged[ends[40] + 70_000] ^= 1
+        #expect(throws: EngineError.self) { _ = try readPieces(damaged, "damaged", on: disk) }
     }
 
     @Test func everyFlippedBitIsNoticed() throws {

@@ -56,6 +56,57 @@ private func durableState(_ disk: MemoryFileSystem, _ tree: TreeID) throws -> Tr
 
 private func logs(_ disk: MemoryFileSystem) -> [String] { disk.paths.filter { $0.hasSuffix(".log") } }
 
+/// Counts what is read of logs.
+private final class ReadCounting: FileSystem {
+    struct Counts {
+        var bytes = 0
+        var longest = 0
+    }
+
+    private final class File: RandomReadFile {
+        let base: any RandomReadFile
+        let counts: Guarded<Counts>
+
+        init(_ base: any RandomReadFile, _ counts: Guarded<Counts>) {
+            self.base = base
+            self.counts = counts
+        }
+
+        var path: String { base.path }
+        var size: UInt64 { base.size }
+
+        func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(FileError) {
+            counts.withLock { counts in
+                counts.bytes += buffer.count
+                counts.longest = max(counts.longest, buffer.count)
+            }
+            try base.read(at: offset, into: buffer)
+        }
+    }
+
+    let base: MemoryFileSystem
+    let counts = Guarded(Counts())
+
+    init(_ base: MemoryFileSystem) { self.base = base }
+
+    func openRead(_ path: String) throws(FileError) -> any RandomReadFile {
+        let file = try base.openRead(path)
+        return path.hasSuffix(".log") ? File(file, counts) : file
+    }
+
+    func createDirectory(_ path: String) throws(FileError) { try base.createDirectory(path) }
+    func list(_ path: String) throws(FileError) -> [String] { try base.list(path) }
+    func exists(_ path: String) throws(FileError) -> Bool { try base.exists(path) }
+    func size(_ path: String) throws(FileError) -> UInt64 { try base.size(path) }
+    func createAppend(_ path: String) throws(FileError) -> any AppendFile { try base.createAppend(path) }
+    func readAll(_ path: String, limit: Int) throws(FileError) -> [UInt8] { try base.readAll(path, limit: limit) }
+    func rename(_ from: String, to: String) throws(FileError) { try base.rename(from, to: to) }
+    func remove(_ path: String) throws(FileError) { try base.remove(path) }
+    func truncate(_ path: String, to size: UInt64) throws(FileError) { try base.truncate(path, to: size) }
+    func syncDirectory(_ path: String) throws(FileError) { try base.syncDirectory(path) }
+    func lock(_ path: String) throws(FileError) -> any DirectoryLock { try base.lock(path) }
+}
+
 @Suite struct LogSnapshotTests {
     @Test(arguments: [LogMode.synced, .buffered]) func aSnapshotFlushesNothingAndEndsAtItsCall(mode: LogMode) throws {
         let disk = MemoryFileSystem()
@@ -134,6 +185,91 @@ private func logs(_ disk: MemoryFileSystem) -> [String] { disk.paths.filter { $0
             harness = try EngineHarness(roomyOptions(memtableBytes: 8192), fileSystem: disk, seed: seed)
             #expect(harness.engine.damagedParts.isEmpty, "seed \(seed)")
             try expect(harness, try harness.create(wholeRange, epoch: 2, from: [handle]), cut, "seed \(seed)")
+            harness.engine.close()
+        }
+    }
+
+    /// A restore reads each segment once, and a piece at a time: memory of a segment's length would be the larger part of it.
+    @Test func aRestoreReadsItsLogOnceAndInPieces() throws {
+        let disk = ReadCounting(MemoryFileSystem())
+        let harness = try EngineHarness(roomyOptions(memtableBytes: 16 << 20), fileSystem: disk, seed: 1)
+        var trees: [Tree] = []
+        var model = ModelStore()
+        for (first, last) in [(UInt16(0), UInt16(63)), (64, 127)] {
+            let tree = try harness.create(identity(first, last))
+            for round in 0..<24 {
+                let value = [UInt8](repeating: UInt8(round), count: round == 5 ? 2 << 20 : 3000)
+                let batch = OwnedBatch(
+                    (first...last).map { OwnedEntry(makeKey($0, "k\(round)"), .put, $0 == first ? value : [1]) })
+                model.apply(batch)
+                try harness.writeDurably(tree, batch)
+                if round % 4 == 0 { try harness.writeDurably(tree, OwnedBatch([put(makeKey(first, "k"), "x")])) }
+            }
+            model.apply(put(makeKey(first, "k"), "x"))
+            trees.append(tree)
+        }
+        let handles = try trees.map { try harness.snapshot($0, 1).handle }
+        let logBytes = logs(disk.base).reduce(0) { $0 + (disk.base.contents($1)?.count ?? 0) }
+        disk.counts.withLock { $0 = ReadCounting.Counts() }
+        let restored = try harness.create(wholeRange, epoch: 2, from: handles)
+        let counts = disk.counts.withLock { $0 }
+        #expect(counts.bytes == logBytes)
+        // The large value is one record, which has to be in memory whole.
+        #expect(counts.longest <= (2 << 20) + SegmentWindow.pieceBytes)
+        try expect(harness, restored, model)
+        harness.engine.close()
+    }
+
+    /// What is dead hides nothing where nothing lies below, and then it is not restored; else it is.
+    @Test func aRestoreLeavesOutWhatIsDead() throws {
+        for seed in UInt64(1)...24 {
+            var random = SeededRandom(seed: seed)
+            let disk = MemoryFileSystem(seed: seed)
+            // A third of the runs has files below, a third more than one memtable.
+            let memtableBytes = [1 << 20, 8192, 32 << 10][Int(seed % 3)]
+            var harness = try EngineHarness(
+                roomyOptions(memtableBytes: seed % 3 == 2 ? 1 << 20 : memtableBytes), fileSystem: disk, seed: seed)
+            harness.pointStates = seed % 2 == 0 ? PointStates([1]) : PointStates()
+            let tree = try harness.create(wholeRange)
+            var model = ModelStore()
+            for round in 0..<40 {
+                let keys = Set(
+                    (0..<40).map { _ in
+                        makeKey(UInt16.random(in: 0..<128, using: &random), "k\(Int.random(in: 0..<8, using: &random))")
+                    })
+                let batch = OwnedBatch(
+                    keys.sorted { $0.lexicographicallyPrecedes($1) }.map { key in
+                        switch Int.random(in: 0..<4, using: &random) {
+                        case 0: OwnedEntry(key, .delete)
+                        case 1: put(key, "for ever \(round)")
+                        case 2: put(key, "a while \(round)", expiry: .eventTime(milliseconds: UInt64(round) + 9))
+                        default: put(key, "long \(round)", expiry: .processingTime(milliseconds: 2_000_000))
+                        }
+                    })
+                model.apply(batch)
+                try harness.writeDurably(tree, batch, watermark: UInt64(round))
+            }
+            let handle = try harness.snapshot(tree, 1).handle
+            if seed % 3 == 2 {
+                harness.engine.close()
+                harness = try EngineHarness(
+                    roomyOptions(memtableBytes: memtableBytes), fileSystem: disk, seed: seed)
+                harness.pointStates = seed % 2 == 0 ? PointStates([1]) : PointStates()
+            }
+            let half = identity(20, 90)
+            var restored = try harness.create(half, epoch: 2, from: [handle], replacing: [tree.id])
+            let part = model.clipped(to: half.keyGroups)
+            let alive = part.scan(harness.clock(restored)).count
+            try expect(harness, restored, part, "seed \(seed)")
+            if seed % 6 == 0 { #expect(restored.statistics.approximateEntries == UInt64(alive), "seed \(seed)") }
+            // The next start replays the same log again.
+            harness.engine.close()
+            harness = try EngineHarness(roomyOptions(memtableBytes: memtableBytes), fileSystem: disk, seed: seed)
+            harness.pointStates = seed % 2 == 0 ? PointStates([1]) : PointStates()
+            restored = try harness.open(restored.id)
+            try expect(harness, restored, part, "seed \(seed), opened again")
+            let kept = try harness.snapshot(restored, 2).handle
+            try expect(harness, try harness.create(half, epoch: 3, from: [kept]), part, "seed \(seed), again")
             harness.engine.close()
         }
     }

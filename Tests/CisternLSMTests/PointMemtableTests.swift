@@ -34,6 +34,12 @@ import Testing
         }
     }
 
+    private func isPoint(_ key: [UInt8]) -> Bool {
+        guard key.count >= 4 else { return false }
+        return [PointMemtableTests.pointState, PointMemtableTests.highPointState].contains(
+            UInt16(key[2]) << 8 | UInt16(key[3]))
+    }
+
     private func folded(_ old: OwnedEntry?, _ new: OwnedEntry) -> OwnedEntry {
         guard new.kind == .append, let old else { return new }
         switch old.kind {
@@ -114,6 +120,40 @@ import Testing
         }
         for (key, expected) in model { #expect(get(table, key) == expected) }
         #expect(table.entryCount == model.count)
+    }
+
+    /// What a restore does: nothing lies below, so the dead need not be here.
+    @Test func entriesOfAWindowAreAppliedAndTheDeadLeftOut() throws {
+        var random = seededRandom("point memtable window", default: 20_261_126)
+        for round in 0..<6 {
+            let table = makeTable(4 << 20)
+            let clock = ExpiryClock(processing: 4, event: 0)
+            let window = KeyGroupRange(first: UInt16(round % 2), last: UInt16(1 + round % 2))
+            var model: [[UInt8]: OwnedEntry] = [:]
+            let spread = [40, 300, 20_000][round % 3]
+            for size in [1, 15, 17, 400, 3000, 9000, 9000] {
+                var entries = (0..<size).map { _ in
+                    randomEntry(randomKey(&random, spread: spread), &random, valueMax: 30)
+                }
+                if round < 3 { entries.sort { precedes($0.key, $1.key) } }
+                let batch = OwnedBatch(
+                    entries.map { CisternTestKit.OwnedEntry($0.key, $0.kind, $0.value, expiry: $0.expiry) })
+                batch.withColumns { table.apply($0, within: window, leavingOut: clock) }
+                for entry in entries where window.contains(UInt16(entry.key[0]) << 8 | UInt16(entry.key[1])) {
+                    let isDead = entry.kind == .delete || entry.kind == .put && clock.isExpired(entry.expiry)
+                    // Point keys that die are gone; ordered ones that are there become deletes.
+                    let dead = isPoint(entry.key) ? nil : model[entry.key].map { OwnedEntry($0.key, .delete, []) }
+                    model[entry.key] = isDead ? dead : folded(model[entry.key], entry)
+                }
+                // Sorted in between: a key that is forgotten must not be shown again.
+                _ = try EntryCursor.memtable(table.cursor()).drain()
+            }
+            for (key, expected) in model { #expect(get(table, key) == expected) }
+            let left = try EntryCursor.memtable(table.cursor()).drain()
+            #expect(left.map(\.key) == model.keys.sorted { precedes($0, $1) })
+            #expect(left.allSatisfy { $0.kind != .delete || !isPoint($0.key) })
+            #expect(table.entryCount == model.count)
+        }
     }
 
     @Test func aHundredThousandKeysAreFoundAndSorted() throws {

@@ -35,8 +35,8 @@ package final class SteppedScheduler: Sendable {
     package func makeLanes() -> EngineLanes {
         EngineLanes(
             log: makeLane(), metadata: makeLane(), flush: makeLane(),
-            compaction: CompactionPool(lanes: [makeLane(), makeLane()]), recovery: makeLane(),
-            memory: makeLane())
+            compaction: CompactionPool(lanes: [makeLane(), makeLane()]),
+            recovery: LanePool(lanes: [makeLane(), makeLane()]), memory: makeLane())
     }
 
     /// Runs one job of a random queue; false when no queue has one.

@@ -220,7 +220,8 @@ package final class Engine: Sendable {
             let durable = manifest.durableState
             let replay = LogReplay(
                 root: options.directory, tree: id, state: durable, memtables: memtables(pointStates),
-                logBytes: options.logSegmentBytesLimit, logs: logs, fileSystem: fileSystem)
+                logBytes: options.logSegmentBytesLimit, logs: logs, fileSystem: fileSystem,
+                wallMilliseconds: time.wallMilliseconds)
             do throws(EngineError) {
                 let recovered = try replay.run()
                 deliver(manifest, durable, recovered, asked: asked, executor: executor, completion: completion)

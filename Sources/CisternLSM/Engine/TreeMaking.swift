@@ -143,7 +143,7 @@ extension Engine {
     private func restoreLogs(_ draft: inout TreeDraft, _ request: TreeRequest) throws(EngineError) -> [FileRecord] {
         let restore = LogRestore(
             logs: draft.state.logs, root: options.directory, memtables: memtables(request.pointStates),
-            fileSystem: fileSystem)
+            fileSystem: fileSystem, dead: LogRestore.dead(in: draft.state, wallMilliseconds: time.wallMilliseconds))
         let clock = ExpiryClock(processing: time.wallMilliseconds, event: draft.state.flushed.watermark)
         let output = TableOutput(
             tables: tables, options: options.table, cache: cache, keyGroups: draft.state.identity.keyGroups,

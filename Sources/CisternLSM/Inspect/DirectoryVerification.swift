@@ -199,7 +199,8 @@ private struct DirectoryVerifier {
         // The replay that opening the tree does, in memtables of the default size and without a change to the files.
         let replay = LogReplay(
             root: root, tree: id, state: state, memtables: .offline(root),
-            logBytes: EngineOptions(directory: root).logSegmentBytesLimit, logs: nil, fileSystem: fileSystem)
+            logBytes: EngineOptions(directory: root).logSegmentBytesLimit, logs: nil, fileSystem: fileSystem,
+            wallMilliseconds: 0)
         _ = try replay.run()
     }
 

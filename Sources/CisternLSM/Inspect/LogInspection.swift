@@ -18,7 +18,7 @@ func inspectLog(_ bytes: [UInt8], path: String, visit: (InspectedPart) -> Void) 
             "tree \(header.tree), segment \(header.segment), after segment \(header.previousSegment)"))
     let reader = LogSegmentReader(path: path, tree: header.tree, segment: header.segment)
     var pending: InspectedPart?
-    let end = try reader.read(bytes, durableBytes: 0) { record, offset throws(EngineError) in
+    let end = try reader.read(SegmentWindow(copying: bytes), durableBytes: 0) { record, offset throws(EngineError) in
         if let pending { visit(InspectedPart(pending.range.lowerBound..<offset, pending.name, pending.detail)) }
         let expiring = unsafe record.columns.expiries.isEmpty ? "" : ", with expiries"
         pending = InspectedPart(

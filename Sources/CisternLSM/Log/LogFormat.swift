@@ -26,8 +26,7 @@ package enum LogFormat {
 
     /// A record is at most one batch, and the wire bounds a batch; the engine's own callers may come near this.
     package static let recordBytesMax = 64 << 20
-    /// A segment holds what one memtable took, which `EngineOptions.logSegmentBytesRange` keeps far below this; recovery
-    /// reads it whole.
+    /// A segment holds what one memtable took, which `EngineOptions.logSegmentBytesRange` keeps far below this.
     package static let segmentBytesMax = 2 << 30
 
     package static func encodeHeader(_ header: LogSegmentHeader) -> [UInt8] {
@@ -101,17 +100,20 @@ package enum LogFormat {
         }
     }
 
+    /// How long the record at the front of `bytes` says it is; nil when none of `segment` starts there.
+    package static func recordSize(_ bytes: UnsafeRawBufferPointer, segment: UInt64) -> Int? {
+        guard bytes.count >= recordHeaderBytes,
+            unsafe bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self).littleEndian == segment
+        else { return nil }
+        let size = unsafe Int(bytes.loadUnaligned(as: UInt32.self).littleEndian) + 8
+        return size >= recordHeaderBytes && size <= recordBytesMax ? size : nil
+    }
+
     /// Reads the record at the front of `bytes`; nil when no whole, intact record of `segment` starts there.
     package static func decodeRecord(_ bytes: UnsafeRawBufferPointer, segment: UInt64) -> (
         record: LogRecord, size: Int
     )? {
-        guard bytes.count >= recordHeaderBytes else { return nil }
-        var reader = unsafe ByteReader(bytes)
-        guard let length = reader.readInteger(as: UInt32.self), reader.skip(4),
-            let found = reader.readInteger(as: UInt64.self), found == segment
-        else { return nil }
-        let size = Int(length) + 8
-        guard size >= recordHeaderBytes, size <= recordBytesMax, size <= bytes.count else { return nil }
+        guard let size = unsafe recordSize(bytes, segment: segment), size <= bytes.count else { return nil }
         let whole = unsafe UnsafeRawBufferPointer(rebasing: bytes[0..<size])
         guard unsafe checksum(whole) == whole.loadUnaligned(fromByteOffset: 4, as: UInt32.self).littleEndian else {
             return nil

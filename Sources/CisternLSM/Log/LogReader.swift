@@ -28,32 +28,22 @@ package struct LogSegmentReader {
         package var header: LogSegmentHeader?
     }
 
-    /// Calls `visit` for each whole record from the start, and returns where the segment ends.
+    /// Calls `visit` for each whole record from the start, and returns where the segment ends. A record's columns are valid
+    /// during the call.
     /// - Parameter durableBytes: what the following segment's header says about this one; 0 when nothing follows.
     package func read(
-        _ bytes: [UInt8], durableBytes: UInt64,
-        visit: (LogRecord, _ offset: UInt64) throws(EngineError) -> Void
-    ) throws(EngineError) -> End {
-        // One pointer for the whole pass instead of closures around each access; freed when the pass is over.
-        let copy = UnsafeMutableRawBufferPointer.allocate(byteCount: bytes.count, alignment: 16)
-        defer { unsafe copy.deallocate() }
-        unsafe copy.copyBytes(from: bytes)
-        return unsafe try read(UnsafeRawBufferPointer(copy), durableBytes: durableBytes, visit: visit)
-    }
-
-    package func read(
-        _ bytes: UnsafeRawBufferPointer, durableBytes: UInt64,
+        _ window: SegmentWindow, durableBytes: UInt64,
         visit: (LogRecord, _ offset: UInt64) throws(EngineError) -> Void
     ) throws(EngineError) -> End {
         let header: LogSegmentHeader
-        switch unsafe LogFormat.decodeHeader(bytes) {
+        switch unsafe LogFormat.decodeHeader(try window.bytes(at: 0, LogFormat.headerBytes)) {
         case .header(let found): header = found
         case .unknownVersion(let version):
             throw .unsupported(
                 detail: "\(path) is a log of version \(version), and this program reads version \(LogFormat.version)")
         case .damaged(let detail):
             // A header is synced before the first record: when no record follows, the segment was never used.
-            unsafe try refuseDamage(bytes, at: 0, durableBytes: durableBytes, detail)
+            try refuseDamage(window, at: 0, durableBytes: durableBytes, detail)
             return End(validBytes: 0, records: 0, header: nil)
         }
         guard header.tree == tree, header.segment == segment else {
@@ -61,11 +51,9 @@ package struct LogSegmentReader {
         }
         var offset = LogFormat.headerBytes
         var records = 0
-        while offset < bytes.count {
-            let rest = unsafe UnsafeRawBufferPointer(rebasing: bytes[offset...])
-            guard let (record, size) = unsafe LogFormat.decodeRecord(rest, segment: segment) else {
-                unsafe try refuseDamage(
-                    bytes, at: offset, durableBytes: durableBytes, "a record's checksum does not match")
+        while offset < window.end {
+            guard let (record, size) = try record(window, at: offset) else {
+                try refuseDamage(window, at: offset, durableBytes: durableBytes, "a record's checksum does not match")
                 break
             }
             try visit(record, UInt64(offset))
@@ -78,21 +66,25 @@ package struct LogSegmentReader {
         return End(validBytes: UInt64(offset), records: records, header: header)
     }
 
+    /// nil when no whole, intact record of the segment starts there.
+    private func record(
+        _ window: SegmentWindow, at offset: Int
+    ) throws(EngineError) -> (record: LogRecord, size: Int)? {
+        let head = unsafe try window.bytes(at: offset, LogFormat.recordHeaderBytes)
+        guard let size = unsafe LogFormat.recordSize(head, segment: segment) else { return nil }
+        return unsafe LogFormat.decodeRecord(try window.bytes(at: offset, size), segment: segment)
+    }
+
     /// Throws when something after `offset` proves that the bytes at `offset` were durable once.
     private func refuseDamage(
-        _ bytes: UnsafeRawBufferPointer, at offset: Int, durableBytes: UInt64, _ detail: String
+        _ window: SegmentWindow, at offset: Int, durableBytes: UInt64, _ detail: String
     ) throws(EngineError) {
         if durableBytes > UInt64(offset) { throw damage(UInt64(offset), detail) }
         var position = offset + 1
-        while position + LogFormat.recordHeaderBytes <= bytes.count {
+        while position + LogFormat.recordHeaderBytes <= window.end {
             // The segment number is compared first, so that a checksum is computed only where a record may begin.
-            if unsafe bytes.loadUnaligned(fromByteOffset: position + 8, as: UInt64.self).littleEndian == segment {
-                let rest = unsafe UnsafeRawBufferPointer(rebasing: bytes[position...])
-                if let (record, _) = unsafe LogFormat.decodeRecord(rest, segment: segment),
-                    record.durableBytes > UInt64(offset)
-                {
-                    throw damage(UInt64(offset), detail + ", and intact records follow")
-                }
+            if let (record, _) = try record(window, at: position), record.durableBytes > UInt64(offset) {
+                throw damage(UInt64(offset), detail + ", and intact records follow")
             }
             position += 1
         }

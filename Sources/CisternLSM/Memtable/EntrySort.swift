@@ -39,7 +39,9 @@ struct SortRecord {
         let block = unsafe pool.take(recordBytes, for: .scratch)
         let records = unsafe block.bindMemory(to: SortRecord.self, capacity: max(count, 1))
         unsafe collect(records)
-        let sort = EntrySort(view: view)
+        let counters = UnsafeMutablePointer<UInt32>.allocate(capacity: EntrySort.counterCount)
+        defer { unsafe counters.deallocate() }
+        let sort = unsafe EntrySort(view: view, counters: counters)
         unsafe sort.loadWords(records, count, at: 0)
         let digit = unsafe count < EntrySort.scatterMin ? nil : ScatterDigit(records, count)
         if let digit {
@@ -114,8 +116,13 @@ struct ScatterDigit {
     /// Rounds of ties, one inside the other, before keys are compared as a whole: it bounds the depth of the stack.
     private static let roundsMax = 64
     private static let prefetchDistance = 12
+    /// Where the next record of each digit goes, and where its bucket ends.
+    static let counterCount = 512
 
     let view: ArenaView
+    /// Used by one distribution after the other: most buckets are so small that filling counters of their own would be the
+    /// larger part of their sorting.
+    let counters: UnsafeMutablePointer<UInt32>
 
     @inline(__always)
     private func key(_ record: SortRecord) -> UnsafeRawBufferPointer {
@@ -192,45 +199,46 @@ struct ScatterDigit {
         for index in 1..<count { differences |= unsafe records[index].word ^ first }
         if differences == 0 { return unsafe sortTies(records, count, at: offset, rounds: rounds) }
         let shift = UInt64(max(56 - differences.leadingZeroBitCount, 0))
-        let ends = unsafe distribute(records, count, shift: shift)
+        unsafe distribute(records, count, shift: shift)
         var start = 0
-        for digit in 0..<256 {
-            let end = Int(ends[digit])
-            if end - start > 1 { unsafe sort(records + start, end - start, at: offset, rounds: rounds) }
+        while start < count {
+            let digit = unsafe digit(records[start], shift)
+            var end = start &+ 1
+            while end < count, unsafe self.digit(records[end], shift) == digit { end &+= 1 }
+            if end &- start > 1 { unsafe sort(records + start, end &- start, at: offset, rounds: rounds) }
             start = end
         }
     }
 
-    /// Moves every record to the bucket of its digit; returns where each bucket ends.
-    private func distribute(
-        _ records: UnsafeMutablePointer<SortRecord>, _ count: Int, shift: UInt64
-    ) -> InlineArray<256, UInt32> {
-        var ends = InlineArray<256, UInt32>(repeating: 0)
-        for index in 0..<count { ends[Int((unsafe records[index].word &>> shift) & 0xFF)] &+= 1 }
-        var next = InlineArray<256, UInt32>(repeating: 0)
+    @inline(__always)
+    private func digit(_ record: SortRecord, _ shift: UInt64) -> Int { Int((record.word &>> shift) & 0xFF) }
+
+    /// Moves every record to the bucket of its digit.
+    private func distribute(_ records: UnsafeMutablePointer<SortRecord>, _ count: Int, shift: UInt64) {
+        let next = unsafe counters
+        let ends = unsafe counters + 256
+        unsafe ends.update(repeating: 0, count: 256)
+        for index in 0..<count { unsafe ends[digit(records[index], shift)] &+= 1 }
         var sum: UInt32 = 0
         for digit in 0..<256 {
-            next[digit] = sum
-            sum &+= ends[digit]
-            ends[digit] = sum
+            unsafe next[digit] = sum
+            sum &+= unsafe ends[digit]
+            unsafe ends[digit] = sum
         }
-        for digit in 0..<256 {
-            while next[digit] < ends[digit] {
-                var record = unsafe records[Int(next[digit])]
-                while true {
-                    let target = Int((record.word &>> shift) & 0xFF)
-                    if target == digit { break }
-                    let place = Int(next[target])
-                    next[target] &+= 1
+        for bucket in 0..<256 {
+            while unsafe next[bucket] < ends[bucket] {
+                var record = unsafe records[Int(next[bucket])]
+                while case let target = digit(record, shift), target != bucket {
+                    let place = unsafe Int(next[target])
+                    unsafe next[target] &+= 1
                     let displaced = unsafe records[place]
                     unsafe records[place] = record
                     record = displaced
                 }
-                unsafe records[Int(next[digit])] = record
-                next[digit] &+= 1
+                unsafe records[Int(next[bucket])] = record
+                unsafe next[bucket] &+= 1
             }
         }
-        return ends
     }
 
     /// Keys that agree up to the end of their words, or ended before it.

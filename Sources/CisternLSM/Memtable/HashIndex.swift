@@ -118,6 +118,31 @@ internal import CisternPrimitives
         unsafe slot.storeBytes(of: UInt64(tag) << 32 | UInt64(reference), as: UInt64.self)
     }
 
+    /// Forgets a key; false when it is not here. Its entry stays in the arena.
+    mutating func remove(_ key: UnsafeRawBufferPointer, tag: UInt32, in view: ArenaView) -> Bool {
+        guard slotCount > 0 else { return false }
+        let address = unsafe probe(key, tag: tag, in: view)
+        guard unsafe address.load(as: UInt64.self) != 0 else { return false }
+        let segment = unsafe segment(tag)
+        let slots = unsafe segment + HashIndex.headerBytes
+        let mask = slotCount &- 1
+        var hole = unsafe (address - slots) / HashIndex.slotBytes
+        var next = (hole &+ 1) & mask
+        while case let slot = unsafe self.slot(next, of: segment), slot != 0 {
+            // It may fill the hole unless its place lies behind the hole, cyclically.
+            let home = Int(truncatingIfNeeded: slot >> 32) & mask
+            if (next &- home) & mask >= (next &- hole) & mask {
+                unsafe slots.storeBytes(of: slot, toByteOffset: hole &* HashIndex.slotBytes, as: UInt64.self)
+                hole = next
+            }
+            next = (next &+ 1) & mask
+        }
+        unsafe slots.storeBytes(of: UInt64(0), toByteOffset: hole &* HashIndex.slotBytes, as: UInt64.self)
+        unsafe segment.storeBytes(of: segment.load(as: UInt32.self) &- 1, as: UInt32.self)
+        count &-= 1
+        return true
+    }
+
     @inline(__always)
     private func isFull(_ segment: UnsafeMutableRawPointer) -> Bool {
         unsafe Int(segment.load(as: UInt32.self)) >= slotCount &* 3 / 4

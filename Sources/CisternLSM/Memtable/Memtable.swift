@@ -92,7 +92,30 @@ package final class Memtable: @unchecked Sendable {
         }
     }
 
-    private func applyGroup(_ columns: ColumnReader, _ start: Int, _ count: Int) {
+    /// Applies the entries of some key groups, in their order, to a memtable that nothing lies below or that keeps the dead.
+    /// - Parameter clock: what is dead by it is not kept, because there is nothing older that it would have to hide; nil to
+    ///   keep it. An append is kept either way: what comes behind it may bring it to life again.
+    package func apply(_ batch: EntryColumns, within window: KeyGroupRange, leavingOut clock: ExpiryClock?) {
+        invariant(!isSealed, "a sealed memtable is written to")
+        let columns = ColumnReader(batch)
+        var start = 0
+        while start < batch.count {
+            // Batches are sorted as a rule, so what is inside comes in long runs.
+            let limit = min(start &+ Memtable.groupCount, batch.count)
+            var end = start
+            while end < limit, unsafe isWithin(window, columns.key(end)) { end &+= 1 }
+            if end > start { applyGroup(columns, start, end &- start, leavingOut: clock) }
+            start = end < limit ? end &+ 1 : end
+        }
+    }
+
+    @inline(__always)
+    private func isWithin(_ window: KeyGroupRange, _ key: UnsafeRawBufferPointer) -> Bool {
+        unsafe key.count >= keyGroupBytes && window.contains(keyGroup(of: key))
+    }
+
+    @inline(__always)
+    private func applyGroup(_ columns: ColumnReader, _ start: Int, _ count: Int, leavingOut clock: ExpiryClock? = nil) {
         var hashes = InlineArray<16, UInt64>(repeating: 0)
         var pointMask = 0
         for index in 0..<count {
@@ -110,11 +133,29 @@ package final class Memtable: @unchecked Sendable {
         }
         for index in 0..<count {
             let entry = columns.entry(start &+ index)
+            if let clock, isDead(entry, clock) {
+                unsafe forget(entry.key, hash: hashes[index])
+                continue
+            }
             if pointMask & (1 &<< index) != 0 {
                 applyPoint(entry, hash: hashes[index])
             } else {
                 applyOrdered(entry)
             }
+        }
+    }
+
+    @inline(__always)
+    private func isDead(_ entry: EntryView, _ clock: ExpiryClock) -> Bool {
+        entry.kind == .delete || (entry.kind == .put && clock.isExpired(entry.expiry))
+    }
+
+    /// Nothing lies below, so a key that is dead need not be here. Where it cannot be taken out it becomes a delete.
+    private func forget(_ key: UnsafeRawBufferPointer, hash: UInt64) {
+        if unsafe states.contains(key), !hasOverflowed {
+            if unsafe points.remove(key, tag: HashIndex.tag(ofHash: hash), in: arena.view) { pointChange &+= 1 }
+        } else if let stored = unsafe find(key, hash: hash) {
+            unsafe write(.delete, .never, UnsafeRawBufferPointer(start: nil, count: 0), to: stored)
         }
     }
 

@@ -48,24 +48,29 @@ struct LogReplay {
     /// nil to look only: nothing on disk is changed.
     let logs: LogDirectory?
     let fileSystem: any FileSystem
+    let wallMilliseconds: UInt64
 
     private var directory: String { DataDirectory.tree(root, tree) }
 
     func run() throws(EngineError) -> RecoveredLog {
         // What other trees wrote before this one was made comes first.
-        let foreign = LogRestore(logs: state.logs, root: root, memtables: memtables, fileSystem: fileSystem)
+        let foreign = LogRestore(
+            logs: state.logs, root: root, memtables: memtables, fileSystem: fileSystem,
+            dead: LogRestore.dead(in: state, wallMilliseconds: wallMilliseconds))
         var recovered = RecoveredLog(
             active: try foreign.run(), pointStates: memtables.pointStates, progress: state.flushed,
             nextSegment: state.firstSegment)
         recovered.activeHoldsForeignLogs = !state.logs.isEmpty
         let segments = try neededSegments()
+        let buffer = SegmentBuffer()
         for (index, segment) in segments.enumerated() {
-            let durable = index + 1 < segments.count ? try durableBytes(of: segment, from: segments[index + 1]) : 0
-            // One segment in memory at a time: its bytes go when its records are in the memtable.
-            let contents = try SegmentContents(path(segment), fileSystem: fileSystem, limit: LogFormat.segmentBytesMax)
-            try replay(segment, contents, durableBytes: durable, into: &recovered)
+            let durable =
+                index + 1 < segments.count ? try durableBytes(of: segment, from: segments[index + 1], buffer) : 0
+            let window = try SegmentWindow(
+                path(segment), fileSystem: fileSystem, limit: LogFormat.segmentBytesMax, buffer: buffer)
+            try replay(segment, window, durableBytes: durable, into: &recovered)
             recovered.nextSegment = segment + 1
-            recovered.unsealedBytes += unsafe contents.bytes.count
+            recovered.unsealedBytes += window.end
             if recovered.active.isFull || recovered.unsealedBytes >= logBytes { seal(&recovered) }
         }
         if let last = segments.last, logs != nil { try settle(last, recovered) }
@@ -82,21 +87,23 @@ struct LogReplay {
     }
 
     /// What the header of the segment behind it says about a segment.
-    private func durableBytes(of segment: UInt64, from next: UInt64) throws(EngineError) -> UInt64 {
-        let start = try SegmentContents(path(next), fileSystem: fileSystem, firstBytes: LogFormat.headerBytes)
-        guard let header = start.header, header.previousSegment == segment else { return 0 }
+    private func durableBytes(
+        of segment: UInt64, from next: UInt64, _ buffer: SegmentBuffer
+    ) throws(EngineError) -> UInt64 {
+        let start = try SegmentWindow(
+            path(next), fileSystem: fileSystem, firstBytes: UInt64(LogFormat.headerBytes), buffer: buffer)
+        guard let header = try start.header(), header.previousSegment == segment else { return 0 }
         return header.previousBytes
     }
 
     private func replay(
-        _ segment: UInt64, _ contents: SegmentContents, durableBytes: UInt64, into recovered: inout RecoveredLog
+        _ segment: UInt64, _ window: SegmentWindow, durableBytes: UInt64, into recovered: inout RecoveredLog
     ) throws(EngineError) {
         let reader = LogSegmentReader(path: path(segment), tree: tree.number, segment: segment)
-        try checkPredecessor(of: segment, contents.header, recovered)
+        try checkPredecessor(of: segment, try window.header(), recovered)
         var progress = recovered.progress
         let memtable = recovered.active
-        let end = unsafe try reader.read(contents.bytes, durableBytes: durableBytes) {
-            record, offset throws(EngineError) in
+        let end = try reader.read(window, durableBytes: durableBytes) { record, offset throws(EngineError) in
             try advance(&progress, with: record, path: reader.path, offset: offset)
             memtable.apply(record.columns)
         }

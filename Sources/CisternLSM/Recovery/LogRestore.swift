@@ -14,12 +14,24 @@ struct LogRestore {
     let root: String
     let memtables: MemtableSource
     let fileSystem: any FileSystem
+    /// What is dead by this clock is left out, as a flush would. nil where all is wanted, or something older may lie below
+    /// that the dead have to hide.
+    var dead: ExpiryClock?
+
+    /// The clock for a tree's first memtable, if nothing lies below it.
+    static func dead(in state: TreeState, wallMilliseconds: UInt64) -> ExpiryClock? {
+        guard state.levels.allSatisfy(\.isEmpty) else { return nil }
+        return ExpiryClock(processing: wallMilliseconds, event: state.flushed.watermark)
+    }
 
     /// Everything in one memtable, whatever its size: for a tree whose making had it in one.
     func run() throws(EngineError) -> Memtable {
         let memtable = memtables.make()
+        let buffer = SegmentBuffer()
         for log in logs {
-            try replay(log) { record throws(EngineError) in apply(record, log.window, to: memtable) }
+            try replay(log, buffer) { record throws(EngineError) in
+                memtable.apply(record.columns, within: log.window, leavingOut: dead)
+            }
         }
         return memtable
     }
@@ -27,14 +39,18 @@ struct LogRestore {
     /// In as many memtables as it takes. All but the last have been given to `spill`, oldest first.
     func run(spill: (Memtable) throws(EngineError) -> Void) throws(EngineError) -> Memtable {
         var memtable = memtables.make()
+        var dead = dead
+        let buffer = SegmentBuffer()
         for log in logs {
-            try replay(log) { record throws(EngineError) in
+            try replay(log, buffer) { record throws(EngineError) in
                 if memtable.isFull {
                     memtable.seal()
                     try spill(memtable)
                     memtable = memtables.make()
+                    // From here on there is something below.
+                    dead = nil
                 }
-                apply(record, log.window, to: memtable)
+                memtable.apply(record.columns, within: log.window, leavingOut: dead)
             }
         }
         return memtable
@@ -43,31 +59,21 @@ struct LogRestore {
     /// Reads and checks everything; returns the number of batches.
     func verify() throws(EngineError) -> Int {
         var batches = 0
-        for log in logs { try replay(log) { _ throws(EngineError) in batches += 1 } }
+        let buffer = SegmentBuffer()
+        for log in logs { try replay(log, buffer) { _ throws(EngineError) in batches += 1 } }
         return batches
     }
 
-    private func apply(_ record: LogRecord, _ window: KeyGroupRange, to memtable: Memtable) {
-        for index in 0..<record.columns.count {
-            let entry = record.columns[index]
-            guard unsafe entry.key.count >= keyGroupBytes, unsafe window.contains(keyGroup(of: entry.key)) else {
-                continue
-            }
-            memtable.apply(entry)
-        }
-    }
-
     private func replay(
-        _ log: LogReference, visit: (LogRecord) throws(EngineError) -> Void
+        _ log: LogReference, _ buffer: SegmentBuffer, visit: (LogRecord) throws(EngineError) -> Void
     ) throws(EngineError) {
         var position = log.after
         for part in log.segments {
             let path = DataDirectory.segmentPath(root, SegmentID(tree: log.tree, number: part.number))
             // Bytes behind the part may be being written at this moment.
-            let contents = try SegmentContents(path, fileSystem: fileSystem, firstBytes: Int(part.bytes))
+            let window = try SegmentWindow(path, fileSystem: fileSystem, firstBytes: part.bytes, buffer: buffer)
             let reader = LogSegmentReader(path: path, tree: log.tree.number, segment: part.number)
-            _ = unsafe try reader.read(contents.bytes, durableBytes: part.bytes) {
-                record, offset throws(EngineError) in
+            _ = try reader.read(window, durableBytes: part.bytes) { record, offset throws(EngineError) in
                 let found = LogPosition(epoch: record.epoch, sequence: record.sequence)
                 if found > log.through { return }
                 try check(found, follows: position, path, offset)

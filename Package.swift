@@ -124,9 +124,12 @@ let package = Package(
         .testTarget(name: "EndToEndTests", dependencies: ["FlightsExample", "cistern"], swiftSettings: testing),
         .testTarget(name: "FlightsExampleTests", dependencies: ["FlightsExample", "CZstd"], swiftSettings: testing),
         .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
+        .target(name: "CSanitizerSupport", path: "Tests/CSanitizerSupport"),
         .target(
             name: "CisternTestKit",
-            dependencies: ["CisternPrimitives", "CisternFileSystem", "CisternLSM", "CAllocationCounter"],
+            dependencies: [
+                "CisternPrimitives", "CisternFileSystem", "CisternLSM", "CAllocationCounter", "CSanitizerSupport",
+            ],
             path: "Tests/CisternTestKit", swiftSettings: testing),
         .testTarget(
             name: "CisternFileSystemTests", dependencies: ["CisternFileSystem", "CisternPrimitives", "CisternTestKit"],

@@ -107,7 +107,7 @@ private func stateKey(_ group: UInt16, _ state: UInt16, _ text: String) -> [UInt
         harness.engine.close()
     }
 
-    @Test func theLedgerAgreesWithTheResidentMemoryOfTheProcess() async {
+    @Test(.disabled(if: isSanitized)) func theLedgerAgreesWithTheResidentMemoryOfTheProcess() async {
         await #expect(processExitsWith: .success) {
             let directory = NSTemporaryDirectory() + "/cistern-ledger-\(getpid())"
             defer { try? FileManager.default.removeItem(atPath: directory) }
@@ -158,7 +158,7 @@ private func stateKey(_ group: UInt16, _ state: UInt16, _ text: String) -> [UInt
     }
 
     /// Ten thousand with CISTERN_SCALE=1.
-    @Test func manyTreesTakeKilobytesEach() async {
+    @Test(.disabled(if: isSanitized)) func manyTreesTakeKilobytesEach() async {
         await #expect(processExitsWith: .success) {
             let options = smallOptions()
             let harness = try EngineHarness(options, fileSystem: MemoryFileSystem(), seed: 1)

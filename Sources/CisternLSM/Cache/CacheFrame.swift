@@ -105,6 +105,11 @@ internal import Synchronization
         if count < CacheFrame.readsMax { unsafe reads.pointee.store(count &+ 1, ordering: .relaxed) }
     }
 
+    /// Has the header's line loaded while the caller does something else. Through an atomic byte: the bytes beside it belong to
+    /// the cache's lock, and may be written meanwhile.
+    @inline(__always)
+    func prefetchHeader() { _ = unsafe reads.pointee.load(ordering: .relaxed) }
+
     var recentReads: UInt8 {
         get { unsafe reads.pointee.load(ordering: .relaxed) }
         nonmutating set { unsafe reads.pointee.store(newValue, ordering: .relaxed) }

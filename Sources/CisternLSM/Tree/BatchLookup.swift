@@ -197,7 +197,7 @@ internal import Synchronization
             return false
         }
         item.word = word
-        unsafe touchMemory(CacheFrame(bits: word).base)
+        CacheFrame(bits: word).prefetchHeader()
         return true
     }
 

@@ -20,4 +20,8 @@ void cistern_start_writeback(int descriptor, uint64_t offset, uint64_t length);
 // Has the kernel find pages for memory whose content does not matter, so that its first use costs no fault.
 void cistern_touch(void *start, size_t length);
 
+// Of the address sanitizer's run time; to be called only by what is compiled for it. See `MemoryPoison`.
+void __asan_poison_memory_region(void const volatile *address, size_t size);
+void __asan_unpoison_memory_region(void const volatile *address, size_t size);
+
 #endif

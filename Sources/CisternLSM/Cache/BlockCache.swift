@@ -283,14 +283,16 @@ package struct BlockCacheStatistics: Equatable, Sendable {
         guard let sizeClass = state.pool.sizeClass(for: byteCount) else {
             return allocateSingle(byteCount, &state).map { .frame($0) } ?? .nothing
         }
-        if let frame = state.pool.take(sizeClass) { return .frame(frame) }
+        if let frame = state.pool.take(sizeClass, byteCount: byteCount) { return .frame(frame) }
         reclaim(&state)
-        if let frame = state.pool.take(sizeClass) { return .frame(frame) }
-        if state.pool.keepDeparted(), let frame = state.pool.take(sizeClass) { return .frame(frame) }
+        if let frame = state.pool.take(sizeClass, byteCount: byteCount) { return .frame(frame) }
+        if state.pool.keepDeparted(), let frame = state.pool.take(sizeClass, byteCount: byteCount) {
+            return .frame(frame)
+        }
         if let region = state.pool.beginRegion() { return .untouched(region) }
         makeRoom(sizeClass, &state)
         reclaim(&state)
-        return state.pool.take(sizeClass).map { .frame($0) } ?? .nothing
+        return state.pool.take(sizeClass, byteCount: byteCount).map { .frame($0) } ?? .nothing
     }
 
     /// A frame beyond the slabs' sizes: regions are given up for it.

@@ -114,6 +114,8 @@ internal import Glibc
     /// Called once, when no frame is in use.
     func unmap() {
         guard let base = unsafe base else { return }
+        // The addresses may be another's next.
+        unsafe MemoryPoison.unpoison(base, reservedBytes)
         unsafe munmap(base, reservedBytes)
     }
 
@@ -124,6 +126,7 @@ internal import Glibc
         guard let address = unsafe address, unsafe address != MAP_FAILED else { return nil }
         // A wish: without huge pages everything works, with more misses of the address cache.
         if hasHugePages { unsafe madvise(address, byteCount, MADV_HUGEPAGE) }
+        unsafe MemoryPoison.poison(address, byteCount)
         return unsafe address
     }
 
@@ -163,7 +166,8 @@ internal import Glibc
     // MARK: Frames
 
     /// A frame of the class, if one is free or a slab is.
-    mutating func take(_ sizeClass: Int) -> CacheFrame? {
+    /// - Parameter byteCount: what of it will be used.
+    mutating func take(_ sizeClass: Int, byteCount: Int) -> CacheFrame? {
         if partial[sizeClass] < 0 {
             guard let free = freeSlabs.popLast() else { return nil }
             let slab = Int(free)
@@ -184,6 +188,7 @@ internal import Glibc
         slabs[slab].used += 1
         if slabs[slab].freeHead < 0 && Int(slabs[slab].carved) == slabBytes / size { unlink(slab) }
         let frame = frame(slab, place, size)
+        unsafe MemoryPoison.unpoison(frame.base, byteCount)
         frame.prepare(byteCount: size)
         return frame
     }
@@ -207,9 +212,13 @@ internal import Glibc
         frame.entry = CacheFrame.noEntry
         unsafe frame.base.storeBytes(
             of: slabs[slab].freeHead, toByteOffset: CacheFrame.layoutOffset, as: Int32.self)
+        // The front of the header stays readable: it says that the frame is free, and links it.
+        let readable = CacheFrame.layoutOffset + 8
+        unsafe MemoryPoison.poison(frame.base + readable, size - readable)
         slabs[slab].freeHead = Int32(place)
         slabs[slab].used -= 1
         if slabs[slab].used == 0 {
+            unsafe MemoryPoison.poison(address(slab), slabBytes)
             if !wasFull && !slabs[slab].isDraining { unlink(slab) }
             slabs[slab] = Slab()
             regions[slab / slabsARegion].used -= 1

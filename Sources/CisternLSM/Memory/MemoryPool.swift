@@ -73,7 +73,12 @@ package final class MemoryPool: Sendable {
 
     deinit {
         let extents = state.withLock { $0.extents }
-        for extent in extents { unsafe munmap(UnsafeMutableRawPointer(bitPattern: extent.start), extent.bytes) }
+        for extent in extents {
+            guard let start = unsafe UnsafeMutableRawPointer(bitPattern: extent.start) else { continue }
+            // The addresses may be another's next.
+            unsafe MemoryPoison.unpoison(start, extent.bytes)
+            unsafe munmap(start, extent.bytes)
+        }
     }
 
     /// Warm bytes that nobody uses.
@@ -111,6 +116,7 @@ package final class MemoryPool: Sendable {
         guard let block = unsafe UnsafeMutableRawPointer(bitPattern: start) else {
             preconditionFailure("the memory pool handed out address 0")
         }
+        unsafe MemoryPoison.unpoison(block, size)
         return unsafe block
     }
 
@@ -124,6 +130,7 @@ package final class MemoryPool: Sendable {
             state.withLock { $0.usedBytes -= size }
             return unsafe block.deallocate()
         }
+        unsafe MemoryPoison.poison(block, size)
         let start = UInt(bitPattern: block)
         let surplus = state.withLock { state in
             state.usedBytes -= size
@@ -261,6 +268,7 @@ package final class MemoryPool: Sendable {
         }
         // Best effort: without huge pages the memory works, only slower.
         _ = unsafe madvise(mapped, bytes, MADV_HUGEPAGE)
+        unsafe MemoryPoison.poison(mapped, bytes)
         let start = UInt(bitPattern: mapped)
         state.extents.append(Run(start: start, bytes: bytes, isCold: true))
         let slab = UInt(MemoryPool.slabBytes)

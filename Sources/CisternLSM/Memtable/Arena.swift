@@ -82,6 +82,7 @@ internal import CisternPrimitives
     mutating func allocate(_ byteCount: Int) -> (reference: UInt32, address: UnsafeMutableRawPointer) {
         let size = (byteCount &+ Arena.granuleBytes &- 1) & ~(Arena.granuleBytes &- 1)
         if unsafe end - top < size { openChunk(toHold: size) }
+        unsafe MemoryPoison.unpoison(top, size)
         let found = unsafe (topReference, top)
         unsafe top += size
         topReference &+= UInt32(truncatingIfNeeded: size / Arena.granuleBytes)
@@ -117,6 +118,7 @@ internal import CisternPrimitives
         unsafe start = unsafe block
         unsafe top = unsafe block + skipped
         unsafe end = unsafe block + bytes
+        unsafe MemoryPoison.poison(block, bytes)
     }
 
     private mutating func growTable(toHold count: Int) {

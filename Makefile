@@ -9,8 +9,12 @@ SOURCES := Package.swift Sources Tests Examples Benchmarks
 RANDOM_TESTS := 'CisternEngineTests|CisternLSMTests|CisternClientTests|CisternFileSystemTests'
 ENGINE_TESTS := 'CisternEngineTests|CisternLSMTests|CisternFileSystemTests|CisternPrimitivesTests'
 SANITIZER := address
+# No leaks: tests leave engines in the middle of their work, as a crash does, and what such an engine has queued holds the engine.
+ASAN_OPTIONS := detect_leaks=0
+# The first report ends the program.
+TSAN_OPTIONS := halt_on_error=1
 
-.PHONY: help run test test-page lint format layers swifterror protos soak sanitize bench thresholds clean build tests packages packages-test packages-protos
+.PHONY: help run test test-page lint format layers swifterror protos soak sanitize fuzz bench thresholds clean build tests packages packages-test packages-protos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,9 +54,21 @@ soak: packages-test tests ## longer hunts: SOAK_SEEDS seeds of every random test
 	  $(BUILD)/cistern example flights --kill-server --plain $(ARGS) >$(BUILD)/soak.log 2>&1 || { cat $(BUILD)/soak.log; exit 1; }; \
 	done
 
-# In a debug build, where nothing is optimised away. A build folder each: everything under it is compiled with the sanitizer.
+# In a debug build, where nothing is optimised away. A build folder each: everything under it is compiled with the sanitizer, and
+# with a condition of its name (CISTERN_ADDRESS_SANITIZER), which has the pools tell it what is nobody's memory.
 sanitize: packages-test ## the engine's tests under a sanitizer: SANITIZER=address or thread
-	$(SWIFT) test --sanitize=$(SANITIZER) --scratch-path .build-$(SANITIZER) --no-parallel --filter $(ENGINE_TESTS)
+	@case "$(SANITIZER)" in address|thread) ;; *) echo "no sanitizer '$(SANITIZER)': SANITIZER=address or thread"; exit 1;; esac
+	ASAN_OPTIONS=$(ASAN_OPTIONS) TSAN_OPTIONS=$(TSAN_OPTIONS) CISTERN_SEEDS=$${CISTERN_SEEDS:-4} \
+	  $(SWIFT) test --sanitize=$(SANITIZER) -Xswiftc -DCISTERN_$(shell echo $(SANITIZER) | tr a-z A-Z)_SANITIZER \
+	  --scratch-path .build-$(SANITIZER) --no-parallel --filter $(ENGINE_TESTS)
+
+# The fuzzer and the address sanitizer; the build tool knows how to link one of them, so the other one is named to the compilers.
+FUZZ_BUILD := -c release --scratch-path .build-fuzz --product cistern-fuzz --sanitize=fuzzer \
+  -Xswiftc -sanitize=fuzzer,address -Xcc -fsanitize=address -Xswiftc -DCISTERN_ADDRESS_SANITIZER
+
+fuzz: packages ## every decoder under libFuzzer: TARGET="table log" for some of them, FUZZ_SECONDS=60 for each
+	CISTERN_FUZZ=1 $(SWIFT) build $(FUZZ_BUILD)
+	@.ci/fuzz .build-fuzz/release/cistern-fuzz $${FUZZ_SECONDS:-60} $(TARGET)
 
 bench: packages ## ours and peers in turn: make bench SUITE=engine|compaction|codec [QUICK=1]; see Benchmarks/README.md
 	@case "$(SUITE)" in engine|compaction|codec) ;; *) echo "no suite '$(SUITE)': SUITE=engine, compaction or codec"; exit 1;; esac
@@ -65,7 +81,7 @@ thresholds: packages ## instructions of hot operations against Benchmarks/Thresh
 	@Benchmarks/Thresholds/check.sh $(BUILD)/cistern-bench
 
 clean: ## removes the build
-	rm -rf .build
+	rm -rf .build .build-address .build-thread .build-fuzz
 
 build:
 	$(SWIFT) build -c $(CONFIGURATION) --product cistern

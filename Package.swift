@@ -131,6 +131,17 @@ let package = Package(
                 "CisternPrimitives", "CisternFileSystem", "CisternLSM", "CAllocationCounter", "CSanitizerSupport",
             ],
             path: "Tests/CisternTestKit", swiftSettings: testing),
+        .target(
+            name: "FuzzTargets",
+            dependencies: [
+                "CisternClient", "CisternCompression", "CisternFileSystem", "CisternLSM", "CisternPrimitives",
+                "CisternServer", "CisternWire", "CisternWireMessages", "CisternTestKit",
+                .product(name: "SwiftProtobuf", package: "swift-protobuf"),
+            ],
+            path: "Tests/FuzzTargets", exclude: ["Found"], swiftSettings: testing),
+        .testTarget(
+            name: "FuzzTargetsTests", dependencies: ["FuzzTargets", "CisternPrimitives", "CisternTestKit"],
+            swiftSettings: testing),
         .testTarget(
             name: "CisternFileSystemTests", dependencies: ["CisternFileSystem", "CisternPrimitives", "CisternTestKit"],
             swiftSettings: testing),
@@ -182,3 +193,10 @@ let package = Package(
             ], swiftSettings: testing),
     ]
 )
+
+// libFuzzer has a `main` of its own, so its program is in the package only when it is asked for (`make fuzz`).
+if Context.environment["CISTERN_FUZZ"] != nil {
+    package.targets.append(
+        .executableTarget(
+            name: "cistern-fuzz", dependencies: ["FuzzTargets"], path: "Tests/Fuzz", swiftSettings: testing))
+}

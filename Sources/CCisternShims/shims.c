@@ -132,6 +132,12 @@ void cistern_start_writeback(int descriptor, uint64_t offset, uint64_t length) {
 #define MADV_POPULATE_WRITE 23
 #endif
 
+// The address sanitizer is told that this memory is nobody's, and it is not.
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+__attribute__((no_sanitize("address")))
+#endif
+#endif
 void cistern_touch(void *start, size_t length) {
 #if defined(__linux__)
     // Linux 5.14 and later.

@@ -9,7 +9,7 @@
 internal import CisternPrimitives
 
 /// The parts of a store key, copied out of it.
-struct StateKey: Equatable {
+package struct StateKey: Equatable {
     var keyGroup: UInt16
     var stateID: UInt16
     var key: [UInt8]
@@ -44,7 +44,7 @@ struct StateKey: Equatable {
     }
 
     /// nil when the bytes are not a store key of a value, list, map, reducing or aggregating state.
-    static func decode(_ storeKey: [UInt8]) -> StateKey? {
+    package static func decode(_ storeKey: [UInt8]) -> StateKey? {
         unsafe storeKey.withUnsafeBytes { bytes -> StateKey? in
             var reader = unsafe ByteReader(bytes)
             guard let group = reader.readInteger(as: UInt16.self), let state = reader.readInteger(as: UInt16.self),
@@ -73,7 +73,7 @@ struct StateKey: Equatable {
 }
 
 /// A persisted timer's key.
-struct TimerKey {
+package struct TimerKey {
     /// Flipping the sign bit makes the bytewise order of big-endian numbers the order of signed ones.
     static func encode(keyGroup: UInt16, stateID: UInt16, time: Int64, key: [UInt8], namespace: [UInt8]) -> [UInt8] {
         var bytes = StateKey.prefix(keyGroup: keyGroup, stateID: stateID)
@@ -88,7 +88,7 @@ struct TimerKey {
     }
 
     /// nil when the bytes are not a timer's key.
-    static func decode(_ storeKey: [UInt8]) -> (time: Int64, key: [UInt8], namespace: [UInt8])? {
+    package static func decode(_ storeKey: [UInt8]) -> (time: Int64, key: [UInt8], namespace: [UInt8])? {
         guard storeKey.count >= StateKey.prefixSize + 8 else { return nil }
         return unsafe storeKey.withUnsafeBytes { bytes -> (time: Int64, key: [UInt8], namespace: [UInt8])? in
             var reader = unsafe ByteReader(bytes)

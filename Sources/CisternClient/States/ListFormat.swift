@@ -6,10 +6,10 @@
 //
 // In the write buffer and the value cache the same layout holds the serializer's bytes in place of the envelope.
 
-internal import CisternCompression
+package import CisternCompression
 internal import CisternPrimitives
 
-enum ListFormat {
+package enum ListFormat {
     static func appendElement(_ bytes: [UInt8], expiry: Expiry, to output: inout [UInt8]) {
         appendHeader(size: bytes.count, expiry: expiry, to: &output)
         output.append(contentsOf: bytes)
@@ -62,7 +62,7 @@ enum ListFormat {
     }
 
     /// Envelopes → serializer's bytes.
-    static func open(_ list: [UInt8], with decoder: EnvelopeDecoder) throws(EnvelopeError) -> [UInt8] {
+    package static func open(_ list: [UInt8], with decoder: EnvelopeDecoder) throws(EnvelopeError) -> [UInt8] {
         var output: [UInt8] = []
         output.reserveCapacity(list.count * 2)
         let result = unsafe list.withUnsafeBytes { memory -> Result<Int, EnvelopeError> in

@@ -3,18 +3,18 @@
 
 import CisternPrimitives
 
-struct TableAnatomy {
-    struct Block {
-        var offset: Int
-        var payloadSize: Int
-        var type: UInt8
-        var end: Int { offset + payloadSize + 5 }
+package struct TableAnatomy {
+    package struct Block {
+        package var offset: Int
+        package var payloadSize: Int
+        package var type: UInt8
+        package var end: Int { offset + payloadSize + 5 }
     }
 
-    var blocks: [Block] = []
-    let bytes: [UInt8]
+    package private(set) var blocks: [Block] = []
+    package let bytes: [UInt8]
 
-    init(_ bytes: [UInt8]) {
+    package init(_ bytes: [UInt8]) {
         self.bytes = bytes
         let footer = bytes.count - 64
         let top = Block(offset: Int(u64(footer)), payloadSize: Int(u32(footer + 16)), type: 4)
@@ -41,13 +41,15 @@ struct TableAnatomy {
         blocks += [top, properties]
     }
 
-    func u16(_ offset: Int) -> UInt16 { UInt16(bytes[offset]) | UInt16(bytes[offset + 1]) << 8 }
-    func u32(_ offset: Int) -> UInt32 { UInt32(u16(offset)) | UInt32(u16(offset + 2)) << 16 }
-    func u64(_ offset: Int) -> UInt64 { UInt64(u32(offset)) | UInt64(u32(offset + 4)) << 32 }
+    package func u16(_ offset: Int) -> UInt16 { UInt16(bytes[offset]) | UInt16(bytes[offset + 1]) << 8 }
+    package func u32(_ offset: Int) -> UInt32 { UInt32(u16(offset)) | UInt32(u16(offset + 2)) << 16 }
+    package func u64(_ offset: Int) -> UInt64 { UInt64(u32(offset)) | UInt64(u32(offset + 4)) << 32 }
 
-    func payload(_ block: Block) -> ArraySlice<UInt8> { bytes[block.offset..<(block.offset + block.payloadSize)] }
+    package func payload(_ block: Block) -> ArraySlice<UInt8> {
+        bytes[block.offset..<(block.offset + block.payloadSize)]
+    }
 
-    static func checksum(payload: [UInt8], type: UInt8, offset: Int) -> UInt32 {
+    package static func checksum(payload: [UInt8], type: UInt8, offset: Int) -> UInt32 {
         var writer = ByteWriter()
         writer.writeBytes(payload)
         writer.writeUInt8(type)
@@ -56,11 +58,34 @@ struct TableAnatomy {
     }
 
     /// The file with the payload of one block replaced by another of the same size, under a valid checksum.
-    func replacing(_ block: Block, with payload: [UInt8]) -> [UInt8] {
+    package func replacing(_ block: Block, with payload: [UInt8]) -> [UInt8] {
         var changed = bytes
         changed.replaceSubrange(block.offset..<(block.offset + block.payloadSize), with: payload)
-        let crc = TableAnatomy.checksum(payload: payload, type: block.type, offset: block.offset)
-        for index in 0..<4 { changed[block.end - 4 + index] = UInt8(truncatingIfNeeded: crc >> UInt32(8 * index)) }
+        TableAnatomy.seal(&changed, block)
         return changed
     }
+
+    /// A file of the same build: every checksum set to what the bytes have become.
+    package func resealed(_ file: [UInt8]) -> [UInt8] {
+        var changed = file
+        for block in blocks { TableAnatomy.seal(&changed, block) }
+        let footer = changed.count - 64
+        setChecksum(&changed, at: 12, of: 0..<12)
+        setChecksum(&changed, at: footer + 52, of: footer..<(footer + 52))
+        return changed
+    }
+
+    private static func seal(_ file: inout [UInt8], _ block: Block) {
+        let payload = Array(file[block.offset..<(block.offset + block.payloadSize)])
+        setInteger(&file, at: block.end - 4, checksum(payload: payload, type: block.type, offset: block.offset))
+    }
+}
+
+/// Writes a number in its place, little-endian.
+package func setInteger(_ bytes: inout [UInt8], at offset: Int, _ value: UInt32) {
+    for index in 0..<4 { bytes[offset + index] = UInt8(truncatingIfNeeded: value >> UInt32(8 * index)) }
+}
+
+package func setChecksum(_ bytes: inout [UInt8], at offset: Int, of range: Range<Int>) {
+    setInteger(&bytes, at: offset, CRC32C.checksum(Array(bytes[range])))
 }

@@ -1,0 +1,36 @@
+// The server's own files.
+
+import CisternServer
+import CisternTestKit
+
+extension FuzzTarget {
+    static let server = [
+        FuzzTarget(name: "catalog", seeds: { [try GoldenFile.bytes("catalog-v1.hex")] }, run: readCatalog),
+        FuzzTarget(
+            name: "configuration",
+            seeds: { [Array("listen = 127.0.0.1:7070\ndata = /tmp/x # where\nmemory = 64 MiB\n".utf8)] },
+            run: readConfiguration),
+    ]
+}
+
+/// Records: u32 checksum of the rest, u32 payload bytes, u8 type, payload.
+private func readCatalog(_ input: [UInt8]) {
+    var bytes = input
+    if bytes.count >= 16 { setChecksum(&bytes, at: 12, of: 0..<12) }
+    var offset = 16
+    while offset + 9 <= bytes.count {
+        let end = offset + 9 + number32(bytes, at: offset + 4)
+        guard end <= bytes.count else { break }
+        setChecksum(&bytes, at: offset, of: (offset + 4)..<end)
+        offset = end
+    }
+    guard let state = try? CatalogFormat.decode(bytes, source: "fuzz") else { return }
+    guard (try? CatalogFormat.decode(CatalogFormat.encode(state), source: "again")) == state else {
+        broken("a catalog does not come back from its own encoding")
+    }
+}
+
+private func readConfiguration(_ input: [UInt8]) {
+    let text = String(decoding: input, as: UTF8.self)
+    _ = try? ConfigurationLoader.load(flags: [], environment: [:], file: (name: "fuzz", text: text))
+}

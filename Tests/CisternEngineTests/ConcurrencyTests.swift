@@ -78,6 +78,7 @@ private func crowdedOptions(_ random: inout SeededRandom) -> EngineOptions {
     options.log = LogMode.allCases.randomElement(using: &random)!
     options.table.blockSizeBytes = .random(in: 128...2048, using: &random)
     options.table.blocksPerPartition = .random(in: 2...16, using: &random)
+    options.values.thresholdBytes = [0, 0, 100].randomElement(using: &random)!
     options.compaction.levelZeroTrigger = .random(in: 1...3, using: &random)
     options.compaction.levelZeroStop = options.compaction.levelZeroTrigger + .random(in: 2...6, using: &random)
     options.compaction.targetFileBytes = .random(in: 4000...30_000, using: &random)

@@ -23,10 +23,11 @@ private func options() -> EngineOptions {
     options.memtableBytes = 16 << 10
     options.blockCacheBytes = 64 << 10
     options.table.blockSizeBytes = 128
+    options.values.thresholdBytes = 32
     return options
 }
 
-/// The files of a directory with two tables, a log that is not flushed, and snapshots with and without a reference to it.
+/// The files of a directory with two tables and the values of each that lie apart, a log that is not flushed, and snapshots with and without a reference to it.
 private let goodDirectory: [(path: String, bytes: [UInt8])] = {
     do {
         let disk = MemoryFileSystem()
@@ -37,7 +38,8 @@ private let goodDirectory: [(path: String, bytes: [UInt8])] = {
             let entries = (0..<6).map { number -> OwnedEntry in
                 let kind: EntryKind = [.put, .append, .put][number % 3]
                 let expiry: Expiry = number == 4 ? .eventTime(milliseconds: 5) : .never
-                return OwnedEntry(goodKey(number, round), kind, [UInt8(round), UInt8(number)], expiry: expiry)
+                let value = [UInt8](repeating: UInt8(round * 16 + number), count: number == 5 ? 40 : 2)
+                return OwnedEntry(goodKey(number, round), kind, value, expiry: expiry)
             }
             try harness.writeDurably(tree, OwnedBatch(entries), watermark: UInt64(round))
             if round < 2 { try harness.wait { done in tree.compact(completion: done) } as Void }
@@ -97,6 +99,7 @@ private func resealed(_ bytes: [UInt8], as file: (path: String, bytes: [UInt8]))
     case .manifest: return resealedManifest(bytes)
     case .snapshot: return resealedSnapshot(bytes)
     case .log: return resealedLog(bytes)
+    case .valueFile: return resealedValueFile(bytes)
     case .current:
         var changed = bytes
         if changed.count >= 24 { setChecksum(&changed, at: 20, of: 0..<20) }

@@ -102,9 +102,27 @@ private struct TreeSimulation {
         try #require(state.apply(edit) == nil)
     }
 
+    /// What a quiet tree does: as much as the credit allows.
+    mutating func rest(_ credit: inout RestCredit, fileEntries: Int) throws {
+        let clock = ExpiryClock(processing: 0, event: 0)
+        while true {
+            let budget = credit.budget(isQuiet: true)
+            guard let plan = picker.restPlan(state.levels, clock: clock, budget: budget) else { return }
+            if plan.kind == .merge { credit.spend(plan.inputBytes) }
+            try apply(plan, fileEntries)
+            while try step(fileEntries: fileEntries) {}
+        }
+    }
+
     /// Runs a reader may have to look into.
     var depth: Int {
         CompactionPicker.levelZeroDepth(state.levels[0]) + state.levels.dropFirst().count { !$0.isEmpty }
+    }
+
+    /// No key could be in two files.
+    var isApart: Bool {
+        let files = state.levels.joined().sorted { $0.smallestKey.lexicographicallyPrecedes($1.smallestKey) }
+        return zip(files, files.dropFirst()).allSatisfy { $0.largestKey.lexicographicallyPrecedes($1.smallestKey) }
     }
 
     var entries: Int { state.levels.joined().reduce(0) { $0 + Int($1.summary.entryCount) } }
@@ -161,6 +179,57 @@ private struct TreeSimulation {
         #expect(overwrite <= overwriteMax)
         #expect(space <= 1.4)
         #expect(depth <= 8)
+    }
+
+    /// A tree that is quiet after every memtable merges as much as that pays for and not more.
+    @Test(arguments: [12, 32]) func burstsAreNotMergedOverAndOver(units: Int) throws {
+        let memtable = CompactionSimulationTests.memtable
+        let fileEntries = CompactionSimulationTests.fileEntries
+        var written: [Double] = []
+        for rests in [false, true] {
+            var tree = TreeSimulation(options(), seed: UInt64(units))
+            var credit = RestCredit()
+            let keys = (0..<units * memtable).shuffled(using: &tree.random)
+            for unit in 0..<units * 3 {
+                let start = unit % units * memtable
+                try tree.flush(Array(keys[start..<start + memtable]))
+                while try tree.step(fileEntries: fileEntries) {}
+                let bytes = UInt64(memtable * TreeSimulation.entryBytes)
+                credit.flushed(
+                    bytes, percent: tree.picker.options.restPercent, treeBytes: tree.state.files.windowedBytes)
+                if rests { try tree.rest(&credit, fileEntries: fileEntries) }
+            }
+            try tree.check()
+            written.append(Double(tree.written) / Double(tree.flushed))
+        }
+        print("units \(units): write \(written[0]), with rests \(written[1])")
+        #expect(written[1] <= written[0] * 1.5)
+    }
+
+    /// With all the credit there is, whatever was written ends in one run, by a bounded number of plans.
+    @Test(arguments: Seeds.seeds(count: 16)) func restIsReached(seed: UInt64) throws {
+        var random = SeededRandom(seed: seed)
+        var tree = TreeSimulation(options(), seed: seed)
+        let keys = Int.random(in: 100...20_000, using: &random)
+        for _ in 0..<40 {
+            let start = Int.random(in: 0..<keys, using: &random)
+            let span = Int.random(in: 1...keys, using: &random)
+            let written = (0..<Int.random(in: 1...400, using: &random)).map { _ in
+                (start + Int.random(in: 0..<span, using: &random)) % keys
+            }
+            try tree.flush(written, deletes: Int.random(in: 0..<3, using: &random) == 0)
+            while try tree.step(fileEntries: 50) {}
+        }
+        var credit = RestCredit()
+        credit.idled(milliseconds: .max, treeBytes: 1 << 40)
+        let before = tree.plans
+        try tree.rest(&credit, fileEntries: 50)
+        try #require(tree.plans - before < 2000)
+        try tree.check()
+        #expect(tree.depth <= 1 || tree.isApart)
+        #expect(
+            tree.picker.restPlan(tree.state.levels, clock: ExpiryClock(processing: 0, event: 0), budget: .unlimited)
+                == nil)
     }
 
     /// Whatever runs beside whatever, reads find the newest write, and without writes the work comes to an end.

@@ -72,6 +72,8 @@ func randomOptions(_ random: inout SeededRandom) -> EngineOptions {
     options.compaction.upperRunsMax = .random(in: 1...5, using: &random)
     options.compaction.garbagePercent = .random(in: 1...150, using: &random)
     options.compaction.deletePercent = .random(in: 1...100, using: &random)
+    options.compaction.quietMilliseconds = [1, 50, 1000].randomElement(using: &random)!
+    options.compaction.restPercent = [0, 100, 1000].randomElement(using: &random)!
     options.compaction.visiblePercent = .random(in: 0...100, using: &random)
     options.compaction.deleteAgeMilliseconds = [1, 1000, 3_600_000].randomElement(using: &random)!
     options.compaction.reclaimLagMilliseconds = [1, 1000, 3_600_000].randomElement(using: &random)!

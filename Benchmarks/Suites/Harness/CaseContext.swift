@@ -63,6 +63,7 @@ final class CaseContext {
     func measure(
         _ name: String, operations: Int, _ store: any BenchStore, settles: Bool = false, _ body: () throws -> Void
     ) throws {
+        let runs = store.runs
         let meter = ProcessMeter()
         try body()
         let wall = meter.wall
@@ -72,7 +73,11 @@ final class CaseContext {
             .cpuPerOp: cpu / Double(operations), .wallPerOp: wall / Double(operations), .cpuSeconds: cpu / 1e9,
             .peakRSS: meter.peakBytes, .bytesWritten: meter.bytesWritten,
         ]
-        if settles { values[.diskBytes] = Double(store.bytesOnDisk()) }
+        if settles {
+            values[.diskBytes] = Double(store.bytesOnDisk())
+        } else if runs > 0 {
+            values[.runs] = Double(runs)
+        }
         record(name, values)
     }
 }

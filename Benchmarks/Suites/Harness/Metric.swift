@@ -24,6 +24,8 @@ enum Metric: String, CaseIterable, Sendable {
     case decompressTime = "decompress_time"
     case valueBytes = "value_bytes"
     case diskBytes = "disk_bytes"
+    /// Sorted runs that a read may have to look into when the case begins.
+    case runs = "runs"
     case cpuSeconds = "cpu_seconds"
     case peakRSS = "peak_rss"
     case bytesWritten = "bytes_written"
@@ -38,6 +40,7 @@ enum Metric: String, CaseIterable, Sendable {
         case .ledgerGap, .writeAmplification, .spaceAmplification: "x"
         case .valueBytes, .diskBytes, .peakRSS, .bytesWritten: "bytes"
         case .cpuSeconds: "s"
+        case .runs: "runs"
         }
     }
 

@@ -12,8 +12,10 @@ protocol BenchStore: AnyObject {
     func scan(_ prefix: UnsafeRawBufferPointer, limit: Int) throws -> (entries: Int, bytes: Int)
     /// Writes what is in memory to files.
     func flush() throws
-    /// Writes what is in memory to files and waits until no background work is left.
+    /// Writes what is in memory to files and waits until there was no background work for `settledMilliseconds`.
     func settle() throws
+    /// Sorted runs that a read may have to look into; 0 for a store that has none.
+    var runs: Int { get }
     /// Begins to merge everything to the last level; `isCompacting` tells when it has.
     func startCompaction() throws
     var isCompacting: Bool { get }
@@ -34,9 +36,13 @@ protocol BenchStore: AnyObject {
     func close()
 }
 
+/// A store may have work that it begins only when it is left alone for a moment. All sides get the same moment.
+let settledMilliseconds = 1500
+
 extension BenchStore {
     var compactionFailure: String? { nil }
     var ledgerBytes: Double { 0 }
+    var runs: Int { 0 }
 
     func compact() throws {
         try startCompaction()

@@ -50,6 +50,7 @@ final class EngineStore: BenchStore {
             options.compaction.levelZeroStop = 1000
             options.compaction.garbagePercent = 1000
             options.compaction.deletePercent = 100
+            options.compaction.restPercent = 0
         }
         return options
     }
@@ -97,11 +98,13 @@ final class EngineStore: BenchStore {
     }
 
     func get(_ key: UnsafeRawBufferPointer) throws -> UnsafeRawBufferPointer? {
+        owner.run()
         guard try tree.get(key, clock: clock, into: &result) else { return nil }
         return result.finish(clock)?.value
     }
 
     func multiGet(_ keys: KeyList) throws -> (found: Int, bytes: Int) {
+        owner.run()
         var found = 0
         var bytes = 0
         try tree.multiGet(count: keys.count, clock: clock, scratch: &result, key: { keys[$0] }) { _, value, _ in
@@ -115,6 +118,7 @@ final class EngineStore: BenchStore {
     }
 
     func scan(_ prefix: UnsafeRawBufferPointer, limit: Int) throws -> (entries: Int, bytes: Int) {
+        owner.run()
         let start = Array(prefix)
         // The smallest key behind all that begin with the prefix, which never is all 255s.
         var end = start
@@ -143,10 +147,20 @@ final class EngineStore: BenchStore {
 
     func settle() throws {
         try flush()
-        let idle = Box<Bool>()
-        tree.whenIdle { idle.set(true) }
-        _ = owner.wait { idle.value }
+        while true {
+            let idle = Box<Bool>()
+            tree.whenIdle { idle.set(true) }
+            _ = owner.wait { idle.value }
+            let compactions = tree.statistics.compactions
+            let start = wallNanoseconds()
+            while tree.isIdle && wallNanoseconds() - start < Double(settledMilliseconds) * 1e6 {
+                owner.waitForWork(milliseconds: 5)
+            }
+            if tree.isIdle && tree.statistics.compactions == compactions { return }
+        }
     }
+
+    var runs: Int { tree.statistics.runs }
 
     func startCompaction() throws {
         compaction.begin()

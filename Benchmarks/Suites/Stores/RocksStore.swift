@@ -10,6 +10,8 @@ final class RocksStore: BenchStore {
     typealias Bytes = RocksLibrary.Bytes
 
     static let multiGetKeysMax = 1000
+    private static let levels = 7
+    private static let settleStepMilliseconds = 5
 
     private let path: String
     private let library: RocksLibrary
@@ -60,6 +62,7 @@ final class RocksStore: BenchStore {
         let flush: @convention(c) (Handle, Handle, ErrorSlot) -> Void
         let compact: @convention(c) (Handle, Handle, Bytes?, Int, Bytes?, Int) -> Void
         let property: @convention(c) (Handle, UnsafePointer<CChar>, UnsafeMutablePointer<UInt64>) -> Int32
+        let textProperty: @convention(c) (Handle, UnsafePointer<CChar>) -> UnsafeMutablePointer<CChar>?
         let checkpointObject: @convention(c) (Handle, ErrorSlot) -> Handle?
         let checkpoint: @convention(c) (Handle, UnsafePointer<CChar>, UInt64, ErrorSlot) -> Void
         let destroyCheckpoint: @convention(c) (Handle) -> Void
@@ -86,6 +89,7 @@ final class RocksStore: BenchStore {
             flush = try library.function("rocksdb_flush")
             compact = try library.function("rocksdb_compact_range_opt")
             property = try library.function("rocksdb_property_int")
+            textProperty = try library.function("rocksdb_property_value")
             checkpointObject = try library.function("rocksdb_checkpoint_object_create")
             checkpoint = try library.function("rocksdb_checkpoint_create")
             destroyCheckpoint = try library.function("rocksdb_checkpoint_object_destroy")
@@ -212,8 +216,8 @@ final class RocksStore: BenchStore {
     func settle() throws {
         try flush()
         var quiet = 0
-        while quiet < 40 {
-            sleepMilliseconds(5)
+        while quiet < settledMilliseconds / RocksStore.settleStepMilliseconds {
+            sleepMilliseconds(UInt32(RocksStore.settleStepMilliseconds))
             let isIdle = [
                 "rocksdb.num-running-compactions", "rocksdb.num-running-flushes", "rocksdb.compaction-pending",
                 "rocksdb.mem-table-flush-pending",
@@ -223,6 +227,17 @@ final class RocksStore: BenchStore {
             }
             quiet = isIdle ? quiet + 1 : 0
         }
+    }
+
+    var runs: Int {
+        let files = (0..<RocksStore.levels).map { Int(text("rocksdb.num-files-at-level\($0)")) ?? 0 }
+        return files[0] + files.dropFirst().count { $0 > 0 }
+    }
+
+    private func text(_ property: String) -> String {
+        guard let value = calls.textProperty(db, property) else { return "" }
+        defer { free(value) }
+        return String(cString: value)
     }
 
     func startCompaction() throws {

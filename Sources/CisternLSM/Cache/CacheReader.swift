@@ -23,6 +23,8 @@ struct ReaderCell: ~Copyable {
     private let cache: BlockCache
     private let cell: UnsafeMutablePointer<ReaderCell>
     private let epoch: UnsafeMutablePointer<Atomic<UInt64>>
+    /// Runs above the last one that look-ups asked and that did not end the search.
+    private(set) var passes: UInt64 = 0
 
     package init(_ cache: BlockCache) {
         self.cache = cache
@@ -47,6 +49,9 @@ struct ReaderCell: ~Copyable {
     func countHit() {
         unsafe cell.pointee.hits.store(cell.pointee.hits.load(ordering: .relaxed) &+ 1, ordering: .relaxed)
     }
+
+    @inline(__always)
+    func countPasses(_ runs: Int) { passes &+= UInt64(truncatingIfNeeded: runs) }
 
     @inline(__always)
     func countMiss() {

@@ -19,6 +19,11 @@ package struct CompactionOptions: Equatable, Sendable {
     package var visiblePercent = 50
     /// Expired entries are removed from files at the latest after this time, or as soon after it as compaction gets there.
     package var reclaimLagMilliseconds: UInt64 = 3_600_000
+    /// A tree that took no batch for this long is quiet, and may go on merging until it is one run.
+    package var quietMilliseconds: UInt64 = 1000
+    /// Bytes that a quiet tree may merge, which nothing else would have merged, for a hundred bytes that were flushed. 0 also
+    /// keeps reads and idle time from starting merges.
+    package var restPercent = 125
     /// A compaction cuts its output into files of about this size.
     package var targetFileBytes: UInt64 = 32 << 20
     /// A compaction is split by key groups into parts that read about this much, which run side by side.
@@ -53,6 +58,8 @@ package struct CompactionOptions: Equatable, Sendable {
         let milliseconds = 1...EngineOptions.millisecondsMax * 366
         try check.range("deleteAgeMilliseconds", Int(clamping: deleteAgeMilliseconds), milliseconds)
         try check.range("reclaimLagMilliseconds", Int(clamping: reclaimLagMilliseconds), milliseconds)
+        try check.range("quietMilliseconds", Int(clamping: quietMilliseconds), 1...EngineOptions.millisecondsMax)
+        try check.range("restPercent", restPercent, 0...1000)
         try check.range("targetFileBytes", Int(clamping: targetFileBytes), 1...Int.max)
         try check.range("partBytes", Int(clamping: partBytes), 1...Int.max)
         try check.rule(

@@ -7,6 +7,7 @@
 //                    file into the last level, the cheapest first
 //   clean-up      ─► files full of deletes, with old deletes, with long expired entries, hidden by their window, or that point
 //                    into value files with much garbage
+//   rest          ─► what nothing forces, while nobody writes or because reads pay for runs: see RestPicker
 //
 // That is lazy levelling: levels 1 to 5 hold one run each, which are written once, and only the last level, with most of the
 // data, is merged in place. A key is in one run of each level at most.
@@ -209,7 +210,7 @@ package struct CompactionPicker: Sendable {
     /// Of the files above the last level that qualify, the one whose way down rewrites the least of the last level for what
     /// it brings; deletes count more, because each takes something with it.
     /// - Parameter costMax: what a file's way down may read for each byte that it brings; nil for a file that may not go.
-    private func cheapest(
+    func cheapest(
         _ levels: [[FileRecord]], _ busy: BusyFiles, _ priority: CompactionPriority,
         _ isAllowed: (CompactionPlan) -> Bool, costMax: (FileRecord) -> Double?
     ) -> CompactionPlan? {
@@ -254,7 +255,7 @@ package struct CompactionPicker: Sendable {
         return inputs
     }
 
-    private func finish(
+    func finish(
         _ inputs: [CompactionPlan.Input], to outputLevel: Int, _ levels: [[FileRecord]],
         _ priority: CompactionPriority
     ) -> CompactionPlan? {
@@ -300,14 +301,14 @@ package struct CompactionPicker: Sendable {
     }
 
     /// One file of a level into the same level.
-    private func rewrite(
+    func rewrite(
         _ level: Int, _ levels: [[FileRecord]], _ busy: BusyFiles, _ isAllowed: (CompactionPlan) -> Bool,
-        where qualifies: (FileRecord) -> Bool
+        _ priority: CompactionPriority = .cleanup, where qualifies: (FileRecord) -> Bool
     ) -> CompactionPlan? {
         for file in levels[level] where !busy.contains(file) && qualifies(file) {
             let input = CompactionPlan.Input(level: level, file: file)
             let isBottommost = isNothingBelow(level, file.bounds, levels)
-            let plan = CompactionPlan(.merge, [input], to: level, isBottommost: isBottommost, priority: .cleanup)
+            let plan = CompactionPlan(.merge, [input], to: level, isBottommost: isBottommost, priority: priority)
             if let plan, isAllowed(plan) { return plan }
         }
         return nil

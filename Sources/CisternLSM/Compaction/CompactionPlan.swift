@@ -10,6 +10,8 @@ package enum CompactionPriority: Int, CaseIterable, Comparable, Sendable {
     case deep
     /// Space of expired entries, of deletes and of windows: useful, and never urgent.
     case cleanup
+    /// Fewer runs than must be.
+    case rest
 
     package static func < (left: CompactionPriority, right: CompactionPriority) -> Bool {
         left.rawValue < right.rawValue

@@ -125,9 +125,10 @@ internal import Synchronization
     /// - Parameters:
     ///   - reader: inside an epoch, which what is found is borrowed from.
     ///   - place: of the file that may hold the item's key.
+    /// - Returns: the number of filters that were asked.
     func probe(
         _ search: LevelSearch, _ reader: CacheReader, place: (UnsafeRawBufferPointer) -> Int?
-    ) {
+    ) -> Int {
         var n = 0
         for number in 0..<count where unsafe items[number].outcome == .pending {
             let item = unsafe items + number
@@ -149,6 +150,7 @@ internal import Synchronization
             unsafe chosen[n] = number
             n += 1
         }
+        let probes = n
         n = keep(n) { item, table in
             let filter = item.word
             if filter != TableSlots.noFilter {
@@ -187,6 +189,7 @@ internal import Synchronization
             }
             return false
         }
+        return probes
     }
 
     /// The slot's word for the next step; false when the block is not in memory.

@@ -95,6 +95,7 @@ package final class Tree: @unchecked Sendable {
     var isFlushing = false
     var compactions: [RunningCompaction] = []
     var compactionFeedback = CompactionFeedback()
+    var rest = TreeRest()
     /// By file number: when the tree saw a file with deletes first, in monotonic milliseconds.
     var filesWithDeletes: [UInt64: UInt64] = [:]
     /// Runs of level 0 that a read may look into; follows `state`.

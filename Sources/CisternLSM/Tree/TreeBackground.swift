@@ -84,6 +84,7 @@ extension Tree {
             engine.tables.release([file.number])
             counters.flushedBytes += file.summary.fileBytes
             counters.valueWrittenBytes += file.summary.values.reduce(0) { $0 + $1.fileBytes }
+            restAfterFlush(file.summary.fileBytes)
         }
         counters.flushes += 1
         stallForecast.record(depth: levelZeroDepth, at: engine.time.monotonicNanoseconds / 1_000_000)

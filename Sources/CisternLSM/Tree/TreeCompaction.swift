@@ -22,6 +22,8 @@ final class RunningCompaction {
     /// Value files whose values its inputs point to are written anew.
     var rewrittenValues: Set<UInt64> = []
     var isCommitFailed = false
+    /// Given up for more urgent work: its end is no failure.
+    var isInterrupted = false
 
     init(_ plan: CompactionPlan, parts: Int, isRequested: Bool, _ tree: Cancellation) {
         self.plan = plan
@@ -59,6 +61,8 @@ extension Tree {
             if plan.kind == .merge, isMergeBlocked { return announceIdle() }
             start(plan, isRequested: false)
         }
+        if isRestInTheWay { interruptRest() }
+        if compactions.isEmpty { startRest() }
         if compactions.isEmpty { compactionIdle() }
     }
 
@@ -76,7 +80,7 @@ extension Tree {
 
     /// A full compaction has the tree to itself.
     private func startRequested(_ request: CompactionRequest) {
-        guard !isCompacting else { return }
+        guard !isCompacting else { return interruptRest() }
         guard let plan = picker.fullPlan(state.levels, keyGroups: request.keyGroups) else {
             finishCompactionRequest(.success(()))
             return startCompaction()
@@ -84,7 +88,7 @@ extension Tree {
         start(plan, isRequested: true)
     }
 
-    private func start(_ plan: CompactionPlan, isRequested: Bool) {
+    func start(_ plan: CompactionPlan, isRequested: Bool) {
         let parts = plan.parts(bytes: options.compaction.partBytes, partsMax: CompactionOptions.partsMax)
         let compaction = RunningCompaction(plan, parts: parts.count, isRequested: isRequested, cancellation)
         compactions.append(compaction)
@@ -138,6 +142,7 @@ extension Tree {
         if let failure = compaction.failure {
             engine.tables.release(written.map(\.number))
             remove(compaction)
+            if compaction.isInterrupted && lifecycle == .open { return startCompaction() }
             return compactionFailed(failure, compaction)
         }
         compaction.edit.added = written.map {
@@ -201,7 +206,10 @@ extension Tree {
     private func remove(_ compaction: RunningCompaction) { compactions.removeAll { $0 === compaction } }
 
     private func compactionFailed(_ error: EngineError, _ compaction: RunningCompaction) {
-        if case .invalidEntry(let detail) = error {
+        if case .invalidEntry = error, compaction.plan.priority == .rest {
+            restFailed()
+            startCompaction()
+        } else if case .invalidEntry(let detail) = error {
             failures.compaction = nil
             failures.compactionBlock = CompactionBlock(cause: detail, levelZeroFiles: state.levels[0].count)
             if compaction.isRequested { finishCompactionRequest(.failure(error)) }

@@ -35,7 +35,8 @@ extension Tree {
     }
 
     /// Calls back when neither a flush nor a compaction runs and none is due, on the owner's executor; at once when that is
-    /// so. The active memtable may hold writes. While the disk fails a tree is not idle, and a closed one is.
+    /// so. What a tree does later because it stays quiet, or because it is read much, is not waited for unless it has begun.
+    /// The active memtable may hold writes. While the disk fails a tree is not idle, and a closed one is.
     package func whenIdle(_ completion: @escaping @Sendable () -> Void) {
         if isIdle { return completion() }
         idleCompletions.append(completion)

@@ -31,7 +31,9 @@ extension Tree {
                 try batch.followPointers(clock)
             }
             defer { if !areCopied { cacheReader.leave() } }
-            counters.gets += UInt64(batch.count)
+            let gets = counters.gets &+ UInt64(batch.count)
+            if gets / Tree.readsPerLook != counters.gets / Tree.readsPerLook { lookAfterReads() }
+            counters.gets = gets
             for number in 0..<batch.count {
                 let goesOn: Bool
                 switch unsafe batch.items[number].outcome {

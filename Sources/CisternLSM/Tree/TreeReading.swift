@@ -21,7 +21,8 @@ extension Tree {
     ) throws(EngineError) -> Bool {
         result.reset()
         guard lifecycle != .closed else { throw .closed(tree: name) }
-        counters.gets += 1
+        counters.gets &+= 1
+        if counters.gets & (Tree.readsPerLook &- 1) == 0 { lookAfterReads() }
         guard key.count >= EngineLimits.keyBytesMin, unsafe identity.keyGroups.contains(keyGroup(of: key)) else {
             return false
         }
@@ -53,7 +54,8 @@ extension Tree {
         visit: (EntryView) -> Bool
     ) throws(EngineError) -> [UInt8]? {
         guard lifecycle != .closed else { throw .closed(tree: name) }
-        counters.scans += 1
+        counters.scans &+= 1
+        if counters.scans & (Tree.readsPerLook / UInt64(RestCredit.passesPerScan) &- 1) == 0 { lookAfterReads() }
         let scanner = self.scanner ?? TreeScanner(reader: cacheReader)
         self.scanner = nil
         defer {

@@ -12,6 +12,7 @@ struct TreeCounters {
     var flushes = 0
     var flushedBytes: UInt64 = 0
     var compactions = 0
+    var restCompactions = 0
     var compactedBytes: UInt64 = 0
     var compactionWrittenBytes: UInt64 = 0
     var valueWrittenBytes: UInt64 = 0
@@ -43,6 +44,8 @@ package struct TreeStatistics: Equatable, Sendable {
     package var levels: [Level] = []
     /// Runs of level 0 a read may have to look into; files of level 0 that do not overlap are one.
     package var levelZeroDepth = 0
+    /// Runs that a read may have to look into, those of level 0 with the others.
+    package var runs = 0
     /// Bytes of files that the tree refers to and whose windows hide them: space it takes and has no use of.
     package var hiddenBytes: UInt64 = 0
     package var deletes: UInt64 = 0
@@ -67,6 +70,8 @@ package struct TreeStatistics: Equatable, Sendable {
     package var flushes = 0
     package var flushedBytes: UInt64 = 0
     package var compactions = 0
+    /// Of those, the ones that nothing forced: begun because the tree was quiet, or because reads paid for them.
+    package var restCompactions = 0
     /// Bytes that merges read and wrote.
     package var compactedBytes: UInt64 = 0
     package var compactionWrittenBytes: UInt64 = 0
@@ -109,6 +114,7 @@ extension Tree {
             TreeStatistics.Level(files: level.count, bytes: level.windowedBytes)
         }
         result.levelZeroDepth = levelZeroDepth
+        result.runs = runs
         result.runningCompactions = compactions.count
         result.debtBytes = debtBytes
         result.writeDelayMilliseconds = writeDelayMilliseconds
@@ -135,6 +141,7 @@ extension Tree {
         result.flushes = counters.flushes
         result.flushedBytes = counters.flushedBytes
         result.compactions = counters.compactions
+        result.restCompactions = counters.restCompactions
         result.compactedBytes = counters.compactedBytes
         result.compactionWrittenBytes = counters.compactionWrittenBytes
         result.valueWrittenBytes = counters.valueWrittenBytes

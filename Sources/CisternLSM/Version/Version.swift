@@ -53,34 +53,40 @@ package final class FileReference: Sendable {
         _ key: UnsafeRawBufferPointer, hash: UInt64, reader: CacheReader, into result: inout LookupResult
     ) throws(EngineError) {
         let group = unsafe keyGroup(of: key)
+        var passes = 0
         for level in unsafe 0..<searches.count {
             let search = unsafe searches[level]
             if search.count == 0 { continue }
             if level == 0 {
                 for file in 0..<search.count where search.shows(group, file) {
                     let table = unsafe try search.reader(file, levels[level])
-                    if unsafe try get(key, hash, reader, table, &result) { return }
+                    if unsafe try get(key, hash, reader, table, &result) { return reader.countPasses(passes) }
+                    passes &+= 1
                 }
             } else if let file = unsafe search.file(for: key), search.shows(group, file) {
                 let table = unsafe try search.reader(file, levels[level])
-                if unsafe try get(key, hash, reader, table, &result) { return }
+                if unsafe try get(key, hash, reader, table, &result) { return reader.countPasses(passes) }
+                passes &+= 1
             }
         }
+        // One run has to be asked in any case.
+        reader.countPasses(max(passes &- 1, 0))
     }
 
     /// The same for many keys, as far as what is in memory decides; see `BatchLookup`.
     func get(_ batch: BatchLookup, reader: CacheReader) {
+        var probes = 0
         for level in unsafe 0..<searches.count {
             let search = unsafe searches[level]
             if search.count == 0 { continue }
             if level == 0 {
                 for file in 0..<search.count {
-                    unsafe batch.probe(search, reader) { key in
+                    probes &+= unsafe batch.probe(search, reader) { key in
                         search.shows(unsafe keyGroup(of: key), file) ? file : nil
                     }
                 }
             } else {
-                unsafe batch.probe(search, reader) { key in
+                probes &+= unsafe batch.probe(search, reader) { key in
                     guard let file = unsafe search.file(for: key), search.shows(unsafe keyGroup(of: key), file) else {
                         return nil
                     }
@@ -88,6 +94,8 @@ package final class FileReference: Sendable {
                 }
             }
         }
+        // One run has to be asked for each key in any case.
+        reader.countPasses(max(probes &- batch.count, 0))
     }
 
     /// True when the search is complete.

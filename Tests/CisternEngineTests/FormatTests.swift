@@ -228,6 +228,26 @@ private func manifestEdit() -> VersionEdit {
     return edit
 }
 
+private let ruleClock = ExpiryClock(processing: 1_700_000_000_000, event: 5000)
+
+/// State 1 lives an hour; state 2 got half an hour of event time when it had data, and lost it again.
+private let manifestRules: ExpiryRules = {
+    var rules = ExpiryRules()
+    let groups = KeyGroupRange(first: 0, last: 127)
+    _ = rules.declare(1, StateTimeToLive(milliseconds: 3_600_000), in: groups, ruleClock, holdsData: false)
+    let half = StateTimeToLive(milliseconds: 1_800_000, isEventTime: true)
+    _ = rules.declare(2, half, in: groups, ruleClock, holdsData: true)
+    _ = rules.declare(2, .none, in: groups, ruleClock, holdsData: true)
+    return rules
+}()
+
+private let changedRules: ExpiryRules = {
+    var rules = manifestRules
+    let day = StateTimeToLive(milliseconds: 86_400_000)
+    _ = rules.declare(1, day, in: KeyGroupRange(first: 0, last: 127), ruleClock, holdsData: true)
+    return rules
+}()
+
 private let manifestLogs = [
     LogReference(
         tree: TreeID(3), window: KeyGroupRange(first: 0, last: 63), after: LogPosition(epoch: 2, sequence: 100),
@@ -312,6 +332,46 @@ private let manifestLogs = [
         // An edit that drops what is not there is damage, and so is a reference that is cut short.
         #expect(manifestStateRefuses(edit))
         #expect(throws: EngineError.self) { try decode(Array(bytes[..<(stateEnd - 1)])) }
+    }
+
+    @Test func aManifestWithRulesHasItsGoldenBytes() throws {
+        var state = manifestState()
+        state.expiryRules = manifestRules
+        var bytes = ManifestFormat.encodeHeader(tree: TreeID(7), number: 3, state: state)
+        bytes += ManifestFormat.encode(state, number: 3)
+        let stateEnd = bytes.count
+        #expect(try decode(bytes) == state)
+        var edit = VersionEdit()
+        edit.expiryRules = changedRules
+        bytes += ManifestFormat.encode(edit, number: 3)
+        var hex = AnnotatedHex(
+            title:
+                "Manifest 3 of tree 7, version 3: states 1 and 2 have expiry rules, and an edit changes the one of state 1.\n"
+                + "proto-spec/manifest.md")
+        hex.section("header")
+        annotate(&hex, bytes, [(4, "magic CMAN"), (2, "version"), (2, "zero"), (8, "tree"), (8, "manifest number")])
+        annotate(&hex, bytes, [(4, "zero"), (4, "CRC-32C")])
+        for (name, start, end) in [("state", 32, stateEnd), ("edit", stateEnd, bytes.count)] {
+            hex.section(name)
+            annotate(&hex, bytes, [(4, "length"), (4, "CRC-32C"), (8, "manifest number"), (1, "kind")])
+            annotate(&hex, bytes, [(end - start - 17, "body")])
+        }
+        #expect(try GoldenFile.difference("manifest-v3.hex", from: hex.text) == nil)
+        #expect(state.apply(edit) == nil)
+        #expect(state.expiryRules == changedRules)
+        #expect(try decode(try GoldenFile.bytes("manifest-v3.hex")) == state)
+        var random = SeededRandom(seed: 3)
+        for _ in 0..<2000 {
+            var writer = ByteWriter()
+            edit.encode(into: &writer)
+            var damaged = writer.bytes
+            damaged[.random(in: damaged.indices, using: &random)] = .random(in: 0...255, using: &random)
+            damaged.removeLast(.random(in: 0...3, using: &random))
+            damaged.withUnsafeBytes {
+                var reader = ByteReader($0)
+                _ = VersionEdit.decode(&reader)
+            }
+        }
     }
 
     private func manifestStateRefuses(_ edit: VersionEdit) -> Bool {
@@ -415,6 +475,18 @@ private let manifestLogs = [
         #expect(try GoldenFile.difference("snapshot-v2.hex", from: hex.text) == nil)
         #expect(try SnapshotFormat.decode(try GoldenFile.bytes("snapshot-v2.hex"), path: "x.snap") == snapshot)
         #expect(snapshot.info.logBytes == 4096 + 300 + 9000)
+    }
+
+    @Test func aSnapshotWithRulesHasItsGoldenBytes() throws {
+        var snapshot = self.snapshot
+        snapshot.logs = manifestLogs
+        snapshot.expiryRules = manifestRules
+        let bytes = SnapshotFormat.encode(snapshot)
+        var hex = AnnotatedHex(title: "A snapshot record, version 3.\nproto-spec/snapshot.md")
+        annotate(&hex, bytes, [(4, "magic CSNP"), (2, "version"), (2, "zero"), (4, "length"), (4, "CRC-32C")])
+        annotate(&hex, bytes, [(bytes.count - 16, "body")])
+        #expect(try GoldenFile.difference("snapshot-v3.hex", from: hex.text) == nil)
+        #expect(try SnapshotFormat.decode(try GoldenFile.bytes("snapshot-v3.hex"), path: "x.snap") == snapshot)
     }
 
     /// What a split tears apart a union puts together; what is of different writes or not side by side stays apart.

@@ -65,14 +65,14 @@ import Testing
         let (_, bytes) = try smallTable()
         var newer = bytes
         let footer = bytes.count - 64
-        newer[footer + 48] = 4
+        newer[footer + 48] = 5
         let crc = CRC32C.checksum(Array(newer[footer..<(footer + 52)]))
         for index in 0..<4 { newer[footer + 52 + index] = UInt8(truncatingIfNeeded: crc >> UInt32(8 * index)) }
         guard case .unsupported(let detail)? = engineError({ _ = try openTable(MemoryFile(bytes: newer)) }) else {
             Issue.record("a newer format was opened")
             return
         }
-        #expect(detail.contains("format 4"))
+        #expect(detail.contains("format 5"))
     }
 
     /// Bytes that somebody wrote on purpose: every block in turn gets random changes under a valid checksum. Anything may be

@@ -56,7 +56,7 @@ import Testing
         #expect(summary.rawKeyBytes == 14)
         #expect(summary.rawValueBytes == 6)
         #expect(try openTable(file).summary == summary)
-        #expect(!summary.isExpired(ExpiryClock(processing: 1000, event: 1000)))
+        #expect(!record(summary).isExpired(ExpiryClock(processing: 1000, event: 1000)))
     }
 
     @Test func aTableIsExpiredWhenItsLatestExpiriesHavePassed() throws {
@@ -64,9 +64,9 @@ import Testing
             OwnedEntry([0, 0, 1], .put, [], expiry: .processingTime(milliseconds: 500)),
             OwnedEntry([0, 0, 2], .put, [], expiry: .eventTime(milliseconds: 900)),
         ])
-        #expect(!summary.isExpired(ExpiryClock(processing: 500, event: 899)))
-        #expect(!summary.isExpired(ExpiryClock(processing: 499, event: 900)))
-        #expect(summary.isExpired(ExpiryClock(processing: 500, event: 900)))
+        #expect(!record(summary).isExpired(ExpiryClock(processing: 500, event: 899)))
+        #expect(!record(summary).isExpired(ExpiryClock(processing: 499, event: 900)))
+        #expect(record(summary).isExpired(ExpiryClock(processing: 500, event: 900)))
     }
 
     @Test func aWindowShowsOnlyItsKeyGroups() throws {
@@ -155,4 +155,8 @@ func randomTable(_ random: inout SeededRandom, count: Int, valueMax: Int) -> [Ow
         byKey[entry.key] = entry
     }
     return byKey.values.sorted { precedes($0.key, $1.key) }
+}
+
+private func record(_ summary: TableSummary) -> FileRecord {
+    FileRecord(number: 1, window: summary.keyGroups, summary: summary)
 }

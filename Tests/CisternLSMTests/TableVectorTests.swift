@@ -3,10 +3,10 @@ import CisternPrimitives
 import CisternTestKit
 import Testing
 
-/// proto-spec/vectors/sst-v1.hex to sst-v3.hex, both ways: the writer produces these bytes, and these bytes read back as the
+/// proto-spec/vectors/sst-v1.hex to sst-v4.hex, both ways: the writer produces these bytes, and these bytes read back as the
 /// entries.
 @Suite struct TableVectorTests {
-    @Test(arguments: [1, 2, 3] as [UInt32]) func theWriterProducesTheVector(version: UInt32) throws {
+    @Test(arguments: [1, 2, 3, 4] as [UInt32]) func theWriterProducesTheVector(version: UInt32) throws {
         var options = Self.options
         options.formatVersion = version
         let (file, _) = try writeTable(Self.entries(version), options, values: version < 3 ? [] : [Self.use])
@@ -14,7 +14,7 @@ import Testing
         #expect(difference == nil)
     }
 
-    @Test(arguments: [1, 2, 3] as [UInt32]) func theVectorReadsBack(version: UInt32) throws {
+    @Test(arguments: [1, 2, 3, 4] as [UInt32]) func theVectorReadsBack(version: UInt32) throws {
         let table = try openTable(MemoryFile(bytes: try GoldenFile.bytes("sst-v\(version).hex")))
         try table.verify()
         #expect(table.summary.formatVersion == version)
@@ -63,6 +63,7 @@ import Testing
         var options = TableOptions()
         options.blockSizeBytes = 64
         options.blocksPerPartition = 2
+        options.longValueBytes = 18
         return options
     }
 
@@ -191,11 +192,31 @@ import Testing
         take(8, "earliest processing-time expiry")
         take(8, "earliest event-time expiry")
         if version == 2 { return }
+        func takeVarint(_ note: String) { take(anatomy.bytes[at...].prefix { $0 >= 0x80 }.count + 1, note) }
+        let files = Int(anatomy.bytes[at])
         take(1, "value files")
-        for note in ["number of the value file", "its size", "entries that point to it", "bytes of their records"] {
-            var size = 1
-            while anatomy.bytes[at + size - 1] & 0x80 != 0 { size += 1 }
-            take(size, note)
+        for _ in 0..<files {
+            for note in ["number of the value file", "its size", "entries that point to it", "bytes of their records"] {
+                takeVarint(note)
+            }
+        }
+        if version == 3 { return }
+        let states = Int(anatomy.bytes[at]) - 1
+        take(1, "states and 1")
+        for _ in 0..<states {
+            take(2, "state")
+            for note in ["entries", "deletes", "expiring"] { takeVarint("  " + note) }
+            for clock in ["processing", "event"] {
+                takeVarint("  earliest \(clock)-time expiry")
+                takeVarint("  latest behind it")
+            }
+        }
+        takeVarint("size of a long value")
+        let values = Int(anatomy.bytes[at])
+        take(1, "long values")
+        for _ in 0..<values {
+            take(1 + Int(anatomy.bytes[at]), "key")
+            takeVarint("  size")
         }
     }
 

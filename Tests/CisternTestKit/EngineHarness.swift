@@ -115,6 +115,12 @@ package final class EngineHarness {
         }
     }
 
+    /// Gives a state a time to live, and waits until that is durable.
+    @discardableResult
+    package func declare(_ tree: Tree, _ ttl: StateTimeToLive, of state: UInt16) throws -> UInt64 {
+        try wait { done in tree.declare(ttl, of: state, completion: done) }
+    }
+
     package func clock(_ tree: Tree) -> ExpiryClock {
         ExpiryClock(processing: scheduler.time.wallMilliseconds, event: tree.watermark)
     }

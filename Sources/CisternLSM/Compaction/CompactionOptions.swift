@@ -17,8 +17,12 @@ package struct CompactionOptions: Equatable, Sendable {
     package var deleteAgeMilliseconds: UInt64 = 3_600_000
     /// A file of which a window shows less than this share is rewritten.
     package var visiblePercent = 50
-    /// Expired entries are removed from files at the latest after this time, or as soon after it as compaction gets there.
-    package var reclaimLagMilliseconds: UInt64 = 3_600_000
+    /// Expired entries are removed from files at the latest after this time, or as soon after it as compaction gets there. A file
+    /// in which something expires all the time is rewritten once in so long.
+    package var reclaimLagMilliseconds: UInt64 = 6 * 3_600_000
+    /// A file of the last level is rewritten earlier when about this share of its entries has expired: what is reclaimed is worth
+    /// what is rewritten.
+    package var expiredPercent = 50
     /// A tree that took no batch for this long is quiet, and may go on merging until it is one run.
     package var quietMilliseconds: UInt64 = 1000
     /// Bytes that a quiet tree may merge, which nothing else would have merged, for a hundred bytes that were flushed. 0 also
@@ -54,6 +58,7 @@ package struct CompactionOptions: Equatable, Sendable {
         try check.range("upperRunsMax", upperRunsMax, 1...TreeState.levelCount - 2)
         try check.range("garbagePercent", garbagePercent, 1...1000)
         try check.range("deletePercent", deletePercent, 1...100)
+        try check.range("expiredPercent", expiredPercent, 1...100)
         try check.range("visiblePercent", visiblePercent, 0...100)
         let milliseconds = 1...EngineOptions.millisecondsMax * 366
         try check.range("deleteAgeMilliseconds", Int(clamping: deleteAgeMilliseconds), milliseconds)

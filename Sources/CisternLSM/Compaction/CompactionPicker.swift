@@ -20,6 +20,8 @@ package import CisternPrimitives
 /// What the picker goes by besides the files, and what it remembers from pick to pick.
 package struct CompactionConditions: Sendable {
     package var clock: ExpiryClock
+    /// What stored expiries mean.
+    package var rules: ExpiryRules
     package var running: [CompactionPlan] = []
     package var feedback = CompactionFeedback()
     /// By file number: how long the tree has known the file, in milliseconds. Files with deletes only.
@@ -27,7 +29,10 @@ package struct CompactionConditions: Sendable {
     /// Value files of which so much is dead that they are to be rewritten.
     package var garbageValues: Set<UInt64> = []
 
-    package init(clock: ExpiryClock) { self.clock = clock }
+    package init(clock: ExpiryClock, rules: ExpiryRules = ExpiryRules()) {
+        self.clock = clock
+        self.rules = rules
+    }
 }
 
 /// What compactions into the last level have shown.
@@ -65,7 +70,7 @@ package struct CompactionPicker: Sendable {
 
     package func pick(_ levels: [[FileRecord]], _ conditions: inout CompactionConditions) -> CompactionPlan? {
         let busy = BusyFiles(conditions.running)
-        if let drop = expiredFiles(levels, conditions.clock, busy) { return drop }
+        if let drop = expiredFiles(levels, conditions, busy) { return drop }
         let running = conditions.running
         let isAllowed = { (plan: CompactionPlan) in !running.contains { $0.meets(plan) } }
         if let plan = planLevelZero(levels, busy, isAllowed) { return plan }
@@ -314,15 +319,28 @@ package struct CompactionPicker: Sendable {
         return nil
     }
 
-    /// Files whose entries expired longer ago than they may stay. One that hides older entries takes those along.
+    /// Files with entries that expired longer ago than they may stay, the longest overdue first, and files of the last level of
+    /// which so much has expired that rewriting them pays. One that hides older entries takes those along.
     private func overdue(
         _ levels: [[FileRecord]], _ conditions: CompactionConditions, _ busy: BusyFiles,
         _ isAllowed: (CompactionPlan) -> Bool
     ) -> CompactionPlan? {
         let isOverdue = { (file: FileRecord) in
-            (file.summary.expiredSince(conditions.clock) ?? 0) > options.reclaimLagMilliseconds
+            (file.expiredSince(conditions.clock, conditions.rules) ?? 0) > options.reclaimLagMilliseconds
         }
-        if let plan = rewrite(levels.count - 1, levels, busy, isAllowed, where: isOverdue) { return plan }
+        let bottom = levels.count - 1
+        let latest = levels[bottom].lazy.filter { !busy.contains($0) }.compactMap { file in
+            file.expiredSince(conditions.clock, conditions.rules).map { (file: file, age: $0) }
+        }.max { $0.age < $1.age }
+        if let latest, latest.age > options.reclaimLagMilliseconds,
+            let plan = rewrite(bottom, levels, busy, isAllowed, where: { $0.id == latest.file.id })
+        {
+            return plan
+        }
+        let isMostlyExpired = { (file: FileRecord) in
+            file.expiredShare(conditions.clock, conditions.rules) * 100 >= Double(options.expiredPercent)
+        }
+        if let plan = rewrite(bottom, levels, busy, isAllowed, where: isMostlyExpired) { return plan }
         let plan = cheapest(levels, busy, .cleanup, isAllowed) { isOverdue($0) ? .infinity : nil }
         if let plan { return plan }
         let group = CompactionPicker.levelZeroGroups(levels[0]).first { group in
@@ -378,14 +396,17 @@ package struct CompactionPicker: Sendable {
 
     /// Files without a living entry. An expired entry still hides older ones of its key, so a file may go only when every
     /// older file it overlaps goes with it.
-    private func expiredFiles(_ levels: [[FileRecord]], _ clock: ExpiryClock, _ busy: BusyFiles) -> CompactionPlan? {
-        guard levels.joined().contains(where: { $0.summary.isExpired(clock) }) else { return nil }
+    private func expiredFiles(
+        _ levels: [[FileRecord]], _ conditions: CompactionConditions, _ busy: BusyFiles
+    ) -> CompactionPlan? {
+        let isExpired = { (file: FileRecord) in file.isExpired(conditions.clock, conditions.rules) }
+        guard levels.joined().contains(where: isExpired) else { return nil }
         var dropped: [CompactionPlan.Input] = []
         /// What stays of each level below level 0, in key order.
         var staying = levels
         for level in stride(from: levels.count - 1, through: 1, by: -1) {
             staying[level] = levels[level].filter { file in
-                if busy.contains(file) || !file.summary.isExpired(clock) { return true }
+                if busy.contains(file) || !isExpired(file) { return true }
                 let bounds = file.bounds
                 if staying[(level + 1)...].contains(where: { !$0.overlapping(bounds).isEmpty }) { return true }
                 dropped.append(.init(level: level, file: file))
@@ -395,7 +416,7 @@ package struct CompactionPicker: Sendable {
         var older: [FileRecord] = []
         for file in levels[0].reversed() {
             let bounds = file.bounds
-            if busy.contains(file) || !file.summary.isExpired(clock) || older.contains(where: { $0.overlaps(bounds) })
+            if busy.contains(file) || !isExpired(file) || older.contains(where: { $0.overlaps(bounds) })
                 || staying[1...].contains(where: { !$0.overlapping(bounds).isEmpty })
             {
                 older.append(file)

@@ -15,7 +15,9 @@ extension CompactionPicker {
     static let restPlanBytesMax: UInt64 = 1 << 30
 
     /// - Returns: nil when nothing is left to gain, or not for this budget.
-    package func restPlan(_ levels: [[FileRecord]], clock: ExpiryClock, budget: RestBudget) -> CompactionPlan? {
+    package func restPlan(
+        _ levels: [[FileRecord]], clock: ExpiryClock, rules: ExpiryRules = ExpiryRules(), budget: RestBudget
+    ) -> CompactionPlan? {
         for group in CompactionPicker.levelZeroGroups(levels[0]) {
             if let plan = mergeDown(group, levels, budget) { return plan }
         }
@@ -23,7 +25,7 @@ extension CompactionPicker {
         let isPaid = { (plan: CompactionPlan) in plan.kind != .merge || plan.inputBytes <= budget.whole }
         if let plan = cheapest(levels, nothing, .rest, isPaid, costMax: { _ in .infinity }) { return plan }
         return rewrite(levels.count - 1, levels, nothing, isPaid, .rest) { file in
-            file.summary.expiredShare(clock) * 100 >= Double(options.garbagePercent)
+            file.expiredShare(clock, rules) * 100 >= Double(options.garbagePercent)
         }
     }
 
@@ -58,24 +60,5 @@ extension CompactionPicker {
             for file in files { bounds.include(file) }
         }
         return (inputs, levels.count - 1, bytes)
-    }
-}
-
-extension TableSummary {
-    /// Which share of the entries has expired, as far as can be told: between the earliest and the latest expiry of a clock
-    /// they are taken to lie evenly.
-    func expiredShare(_ clock: ExpiryClock) -> Double {
-        let expiring = entryCount - min(entryCount, neverExpiringCount.saturatingAdding(deleteCount))
-        if entryCount == 0 || expiring == 0 { return 0 }
-        let spans = [
-            (minExpiryProcessing, maxExpiryProcessing, clock.processing), (minExpiryEvent, maxExpiryEvent, clock.event),
-        ]
-        // Whose clock an entry goes by is not counted: the clock that lets fewer go decides.
-        let shares = spans.filter { $0.1 > 0 }.map { earliest, latest, now -> Double in
-            if now >= latest { return 1 }
-            if now <= earliest || earliest == 0 { return 0 }
-            return Double(now - earliest) / Double(latest - earliest)
-        }
-        return (shares.min() ?? 0) * Double(expiring) / Double(entryCount)
     }
 }

@@ -12,6 +12,7 @@ package import CisternPrimitives
 /// What is written of an entry when older ones of its key may exist elsewhere.
 struct Retention {
     let clock: ExpiryClock
+    let rules: ExpiryRules
     /// Nothing outside holds older entries of the keys.
     let isBottommost: Bool
 
@@ -20,14 +21,32 @@ struct Retention {
     /// - Parameter isOpen: appends, and no base was found below them.
     @inline(__always)
     func kept(_ newest: EntryView, value: UnsafeRawBufferPointer, isOpen: Bool) -> EntryView? {
+        if !rules.areIdle { return unsafe keptByRule(newest, value: value, isOpen: isOpen) }
         if newest.kind == .delete || (newest.expiry != .never && clock.isExpired(newest.expiry)) {
-            if isBottommost { return nil }
-            return unsafe EntryView(
-                key: newest.key, kind: .delete, expiry: .never, value: UnsafeRawBufferPointer(start: nil, count: 0))
+            return deletion(of: newest)
         }
         let kind: EntryKind = isOpen && !isBottommost ? .append : .put
         return unsafe EntryView(
             key: newest.key, kind: kind, isPointer: newest.isPointer, expiry: newest.expiry, value: value)
+    }
+
+    /// Expiries stay as they are stored; an entry without one gets the one that counts for it, so that files tell when they are
+    /// dead.
+    @inline(never)
+    private func keptByRule(_ newest: EntryView, value: UnsafeRawBufferPointer, isOpen: Bool) -> EntryView? {
+        if newest.kind == .delete { return deletion(of: newest) }
+        let rule = unsafe rules.rule(for: newest.key)
+        if clock.isExpired(rule?.current(newest.expiry) ?? newest.expiry) { return deletion(of: newest) }
+        let kind: EntryKind = isOpen && !isBottommost ? .append : .put
+        let expiry = rule?.materialized(newest.expiry) ?? newest.expiry
+        return unsafe EntryView(
+            key: newest.key, kind: kind, isPointer: newest.isPointer, expiry: expiry, value: value)
+    }
+
+    private func deletion(of entry: EntryView) -> EntryView? {
+        if isBottommost { return nil }
+        return unsafe EntryView(
+            key: entry.key, kind: .delete, expiry: .never, value: UnsafeRawBufferPointer(start: nil, count: 0))
     }
 }
 
@@ -91,9 +110,11 @@ struct Retention {
     /// - Parameters:
     ///   - runs: newest first; the tables of one are in key order and do not overlap.
     ///   - bottommost: no source outside of these holds older entries of their keys.
-    package init(_ runs: [[TableWindow]], clock: ExpiryClock, bottommost: Bool) {
+    package init(
+        _ runs: [[TableWindow]], clock: ExpiryClock, rules: ExpiryRules = ExpiryRules(), bottommost: Bool
+    ) {
         readers = runs.map { RunReader($0) }
-        retention = Retention(clock: clock, isBottommost: bottommost)
+        retention = Retention(clock: clock, rules: rules, isBottommost: bottommost)
         let capacity = max(runs.count, 1)
         unsafe rows = .allocate(capacity: capacity)
         unsafe order = .allocate(capacity: capacity)

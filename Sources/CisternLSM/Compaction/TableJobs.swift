@@ -114,9 +114,11 @@ package final class FlushInput: TableInput {
     private var isStarted = false
 
     /// - Parameter bottommost: no table holds older entries of the memtable's keys.
-    package init(_ memtable: Memtable, clock: ExpiryClock, bottommost: Bool) {
+    package init(
+        _ memtable: Memtable, clock: ExpiryClock, rules: ExpiryRules = ExpiryRules(), bottommost: Bool
+    ) {
         cursor = memtable.cursor()
-        retention = Retention(clock: clock, isBottommost: bottommost)
+        retention = Retention(clock: clock, rules: rules, isBottommost: bottommost)
     }
 
     package func next() throws(EngineError) -> EntryView? {
@@ -133,9 +135,9 @@ package final class FlushInput: TableInput {
 enum FlushJob {
     /// One level-0 file of a sealed memtable, or none when nothing in it is worth keeping.
     static func run(
-        _ memtable: Memtable, clock: ExpiryClock, isBottommost: Bool, output: TableOutput
+        _ memtable: Memtable, clock: ExpiryClock, rules: ExpiryRules, isBottommost: Bool, output: TableOutput
     ) throws(EngineError) -> FileRecord? {
-        let files = try output.write(FlushInput(memtable, clock: clock, bottommost: isBottommost))
+        let files = try output.write(FlushInput(memtable, clock: clock, rules: rules, bottommost: isBottommost))
         invariant(files.count <= 1, "a flush wrote \(files.count) files")
         return files.first
     }
@@ -144,7 +146,7 @@ enum FlushJob {
 enum CompactionJob {
     /// The files of `plan.outputLevel` that replace the plan's inputs.
     static func run(
-        _ plan: CompactionPlan, tables: [TableFile], clock: ExpiryClock, output: TableOutput
+        _ plan: CompactionPlan, tables: [TableFile], clock: ExpiryClock, rules: ExpiryRules, output: TableOutput
     ) throws(EngineError) -> [FileRecord] {
         var runs: [(level: Int, windows: [TableWindow])] = []
         for (input, table) in zip(plan.inputs, tables) {
@@ -156,6 +158,7 @@ enum CompactionJob {
                 runs.append((input.level, [window]))
             }
         }
-        return try output.write(RunMerge(runs.map(\.windows), clock: clock, bottommost: plan.isBottommost))
+        return try output.write(
+            RunMerge(runs.map(\.windows), clock: clock, rules: rules, bottommost: plan.isBottommost))
     }
 }

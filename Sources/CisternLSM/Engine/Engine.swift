@@ -67,6 +67,8 @@ package final class Engine: Sendable {
     let logs: LogDirectory
     /// Snapshots and new trees may refer to log segments of others, which programs that know only format 1 would remove.
     let sharesLogs: Bool
+    /// The directory may hold expiry rules.
+    let keepsRules: Bool
     let rate: BackgroundRate
     private let directoryLock: any DirectoryLock
     let state: Mutex<State>
@@ -102,6 +104,7 @@ package final class Engine: Sendable {
         options.table.formatVersion = DirectoryRecovery.tableVersion(inFormat: contents.format)
         // Until an operator raises the format, nothing is written that older programs cannot read.
         if options.table.formatVersion < TableFormat.versionWithValueFiles { options.values.thresholdBytes = 0 }
+        options.table.longValueBytes = options.longListBytes
         self.options = options
         self.fileSystem = fileSystem
         self.time = time
@@ -120,6 +123,7 @@ package final class Engine: Sendable {
         self.tables = tables
         let logs = LogDirectory(root: options.directory, fileSystem: fileSystem, lane: lanes.metadata)
         self.logs = logs
+        keepsRules = contents.format >= DirectoryRecovery.formatVersionWithRules
         sharesLogs = contents.format > DirectoryRecovery.formatVersionOfOwnLogs
         for tree in contents.remains { logs.end(tree) }
         var state = State(

@@ -21,7 +21,7 @@ package struct EngineOptions: Sendable {
     /// A tree's memtable is also sealed when the log of what it took is this long: values replaced in place never fill a
     /// memtable. nil: twice the memtable, within `logSegmentBytesRange`.
     package var logSegmentBytes: Int?
-    /// Appends to one key between two flushes may add up to this. A longer list would not fit a table in the end.
+    /// What appends to one key may add up to. A longer list would not fit a table in the end, and nobody could read it.
     package var foldedValueBytesMax = EngineLimits.foldedValueBytesMax
     package var table = TableOptions()
     package var values = ValueOptions()
@@ -51,6 +51,12 @@ package struct EngineOptions: Sendable {
         try check("logSegmentBytes", logSegmentBytesLimit, 1...EngineOptions.logSegmentBytesRange.upperBound)
         try check(
             "foldedValueBytesMax", foldedValueBytesMax, 1...min(EngineLimits.foldedValueBytesMax, table.valueBytesMax))
+        // Parts of a list that are shorter than a long one are not counted in files: at most one a run.
+        let runs = compaction.levelZeroStop + sealedMemtablesMax + TreeState.levelCount
+        try OptionCheck().rule(
+            (sealedMemtablesMax + 2) * foldedValueBytesMax + runs * longListBytes <= table.valueBytesMax,
+            "foldedValueBytesMax \(foldedValueBytesMax) with \(runs) runs leaves lists room to grow beyond the "
+                + "\(table.valueBytesMax) bytes that a table takes")
         try compaction.validate(OptionCheck())
         try values.validate(OptionCheck())
         let milliseconds = 1...EngineOptions.millisecondsMax
@@ -68,6 +74,10 @@ package struct EngineOptions: Sendable {
         }
         try check("busyRetryMilliseconds", Int(clamping: busyRetryMilliseconds), milliseconds)
     }
+
+    /// A part of a list of this size is counted with the other parts of its list.
+    var longListBytes: Int { max(foldedValueBytesMax / EngineOptions.longListShare, 1) }
+    private static let longListShare = 128
 
     package static let memtableBytesRange = 4096...(1 << 31)
     package static let memoryBytesBesideCache = 1 << 30

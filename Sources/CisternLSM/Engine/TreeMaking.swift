@@ -149,19 +149,24 @@ extension Engine {
             tables: tables, options: options.table, cache: cache, keyGroups: draft.state.identity.keyGroups,
             targetFileBytes: .max, pace: BackgroundPace(rate: rate, priority: nil), memoryLane: memoryLane,
             cancellation: Cancellation(), values: ValuePlan(options.values), clock: clock)
+        let rules = draft.state.expiryRules
         var files: [FileRecord] = []
         do throws(EngineError) {
             var hasSpilled = draft.state.logs.count > Engine.restoredLogsMax
             let last = try restore.run { memtable throws(EngineError) in
                 hasSpilled = true
-                if let file = try FlushJob.run(memtable, clock: clock, isBottommost: false, output: output) {
+                if let file = try FlushJob.run(
+                    memtable, clock: clock, rules: rules, isBottommost: false, output: output)
+                {
                     files.append(file)
                 }
             }
             draft.active = last
             if hasSpilled {
                 last.seal()
-                if let file = try FlushJob.run(last, clock: clock, isBottommost: false, output: output) {
+                if let file = try FlushJob.run(
+                    last, clock: clock, rules: rules, isBottommost: false, output: output)
+                {
                     files.append(file)
                 }
                 // All of it is in files, even where nothing was worth keeping.

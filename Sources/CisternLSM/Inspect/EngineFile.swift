@@ -106,7 +106,7 @@ private func inspectSnapshot(
         InspectedPart(
             headerEnd..<UInt64(bytes.count), "snapshot",
             "\(info.handle) of \(info.tree), epoch \(info.progress.epoch) sequence \(info.progress.sequence), "
-                + describe(record.levels) + describe(record.logs)))
+                + describe(record.levels) + describe(record.logs) + describe(record.expiryRules)))
 }
 
 /// What is meant of the logs of trees; empty without any.
@@ -114,6 +114,15 @@ func describe(_ logs: [LogReference]) -> String {
     logs.map { log in
         "; log of \(log.tree) [\(log.window)] after \(log.after) through \(log.through): "
             + log.segments.map { "\($0.number) (\($0.bytes) bytes)" }.joined(separator: " ")
+    }.joined()
+}
+
+/// What stored expiries mean; empty where they are the current ones.
+func describe(_ rules: ExpiryRules) -> String {
+    rules.all.map { rule in
+        let ttl = rule.ttl == 0 ? "none" : "\(rule.ttl) ms"
+        return "; state \(rule.state) [\(rule.keyGroups)] time to live \(ttl), stored by \(rule.storedTTL) ms"
+            + (rule.isEventTime ? ", event time" : "")
     }.joined()
 }
 

@@ -98,7 +98,7 @@ private func describeRecord(_ body: UnsafeRawBufferPointer, _ version: UInt16) -
             "state",
             "store \"\(state.identity.store)\" key groups \(state.identity.keyGroups) of \(state.identity.keyGroupCount), "
                 + "epoch \(state.epoch) writer \"\(state.writer)\", flushed to sequence \(state.flushed.sequence), "
-                + describe(state.levels) + describe(state.logs)
+                + describe(state.levels) + describe(state.logs) + describe(state.expiryRules)
         )
     }
     if kind == ManifestFormat.editKind, let edit = VersionEdit.decode(&reader) {
@@ -107,6 +107,7 @@ private func describeRecord(_ body: UnsafeRawBufferPointer, _ version: UInt16) -
         if let flushed = edit.flushed { parts.append("flushed to epoch \(flushed.epoch) sequence \(flushed.sequence)") }
         if let segment = edit.firstSegment { parts.append("log from segment \(segment)") }
         if edit.dropsLogs { parts.append("logs of other trees flushed") }
+        if let rules = edit.expiryRules { parts.append("times to live" + describe(rules)) }
         parts += edit.removed.map { "- \($0.file.number) of level \($0.level)" }
         parts += edit.added.map { "+ \($0.file.number) [\($0.file.window)] to level \($0.level)" }
         return ("edit", parts.joined(separator: ", "))

@@ -3,6 +3,15 @@
 internal import CisternFileSystem
 internal import CisternPrimitives
 
+/// Expiries of the states that have some.
+private func describe(_ details: TableDetails?) -> String {
+    (details?.states ?? []).filter { $0.expiringCount > 0 }.map { state in
+        let spans = [("", state.processing), (" event time", state.event)].filter { !$0.1.isEmpty }
+        return "; state \(state.state): \(state.expiringCount) of \(state.entryCount) expire"
+            + spans.map { ", \($0.1.earliest) to \($0.1.latest) ms\($0.0)" }.joined()
+    }.joined()
+}
+
 func inspectTable(
     _ path: String, fileSystem: any FileSystem, visit: (InspectedPart) -> Void
 ) throws(EngineError) {
@@ -39,7 +48,8 @@ func inspectTable(
         InspectedPart(
             last..<footer, "top index and properties",
             "\(table.top.count) partitions; \(summary.entryCount) entries (\(summary.deleteCount) deletes, "
-                + "\(summary.appendCount) appends), key groups \(summary.keyGroups)" + describe(summary.values)))
+                + "\(summary.appendCount) appends), key groups \(summary.keyGroups)" + describe(summary.values)
+                + describe(summary.details)))
     visit(InspectedPart(footer..<file.size, "footer", "\(file.size) bytes"))
 }
 

@@ -30,8 +30,15 @@ package struct LookupResult {
     /// The same for an entry of a memtable, whose value may be in pieces.
     mutating func add(_ stored: MemtableEntry, in view: ArenaView) -> Bool { fold.add(stored, in: view) }
 
+    /// Moves the expiry to what it means by the rules of the tree that was searched for `key`. Once, when the search is over.
+    mutating func apply(_ rules: ExpiryRules, to key: UnsafeRawBufferPointer) {
+        unsafe fold.expiry = rules.current(fold.expiry, of: key)
+    }
+
     package var isComplete: Bool { fold.isComplete }
     package var isEmpty: Bool { fold.isEmpty }
+    /// Of what was collected so far.
+    var byteCount: Int { fold.byteCount }
 
     /// The value, or nil when the key is absent, deleted or expired. The bytes are valid until `reset` or the next `add`.
     package func finish(_ clock: ExpiryClock) -> (value: UnsafeRawBufferPointer, expiry: Expiry)? {
@@ -52,7 +59,7 @@ final class FoldBuffer {
     }
 
     private var state = State.empty
-    private(set) var expiry = Expiry.never
+    fileprivate(set) var expiry = Expiry.never
     /// The parts, newest first, one behind the other.
     @exclusivity(unchecked) private var parts = GrowingBuffer(capacity: 512)
     @exclusivity(unchecked) private var partEnds: [Int] = []
@@ -61,6 +68,7 @@ final class FoldBuffer {
 
     var isEmpty: Bool { state == .empty }
     var isComplete: Bool { state == .onPut || state == .onDelete }
+    var byteCount: Int { unsafe parts.count }
     var hasValue: Bool { unsafe !partEnds.isEmpty }
     /// True when the parts are appends and nothing is known about what is below them.
     var isOpen: Bool { state == .open }

@@ -13,6 +13,7 @@ package import CisternPrimitives
 @safe package final class MergingCursor {
     private var sources: [EntryCursor] = []
     private var clock: ExpiryClock
+    private var rules: ExpiryRules
     /// Where the range ends, empty: nowhere; and how many bytes all its keys share. Of `retained`.
     private var end: UnsafeRawBufferPointer
     private var sharedCount = 0
@@ -35,13 +36,17 @@ package import CisternPrimitives
     private static let pointedKeptBytesMax = 1 << 20
 
     /// - Parameter cursors: newest first; no source outside of these holds older entries of their keys.
-    package convenience init(_ cursors: [EntryCursor], clock: ExpiryClock) {
-        self.init(capacity: cursors.count, clock: clock)
+    package convenience init(_ cursors: [EntryCursor], clock: ExpiryClock, rules: ExpiryRules = ExpiryRules()) {
+        self.init(capacity: cursors.count, clock: clock, rules: rules)
         for cursor in cursors { add(cursor) }
     }
 
-    init(capacity wanted: Int = 8, clock: ExpiryClock = ExpiryClock(processing: 0, event: 0)) {
+    init(
+        capacity wanted: Int = 8, clock: ExpiryClock = ExpiryClock(processing: 0, event: 0),
+        rules: ExpiryRules = ExpiryRules()
+    ) {
         self.clock = clock
+        self.rules = rules
         unsafe end = unsafe UnsafeRawBufferPointer(start: nil, count: 0)
         capacity = max(wanted, 1)
         unsafe heap = .allocate(capacity: capacity)
@@ -64,7 +69,8 @@ package import CisternPrimitives
     ///   - start, end: of the range, without its end, which may be empty for none; valid until the next call of this.
     ///   - skipsPointed: values in value files are not read, and shown as empty.
     func begin(
-        from start: UnsafeRawBufferPointer, to end: UnsafeRawBufferPointer, clock: ExpiryClock, skipsPointed: Bool
+        from start: UnsafeRawBufferPointer, to end: UnsafeRawBufferPointer, clock: ExpiryClock, rules: ExpiryRules,
+        skipsPointed: Bool
     ) {
         self.skipsPointed = skipsPointed
         restart()
@@ -72,6 +78,7 @@ package import CisternPrimitives
         unsafe self.end = unsafe end
         sharedCount = unsafe commonPrefixCount(start, end)
         self.clock = clock
+        self.rules = rules
     }
 
     /// - Parameter source: older than all that were added before.
@@ -152,6 +159,7 @@ package import CisternPrimitives
     /// What a reader sees of the folded entry, or nil.
     @inline(__always)
     private func resolve(_ newest: EntryView) -> EntryView? {
+        if !rules.areIdle { return resolveByRule(newest) }
         if newest.kind == .delete || clock.isExpired(newest.expiry) { return nil }
         if newest.kind == .put { return newest }
         return unsafe EntryView(key: newest.key, kind: .put, expiry: newest.expiry, value: fold.value())
@@ -170,20 +178,29 @@ package import CisternPrimitives
     /// The put on top with the value that it points to, or nil.
     @inline(never)
     private func follow(_ newest: EntryView) throws(EngineError) -> EntryView? {
-        if clock.isExpired(newest.expiry) { return nil }
+        let expiry = unsafe rules.current(newest.expiry, of: newest.key)
+        if clock.isExpired(expiry) { return nil }
         unsafe pointed.reset()
         if !skipsPointed {
             let table = unsafe table(of: heap[0])
             let hash = unsafe Hash64.hash(newest.key)
             unsafe try table.valueFiles().read(newest, hash: hash, of: table.path, into: &pointed)
         }
-        return unsafe EntryView(key: newest.key, kind: .put, expiry: newest.expiry, value: pointed.bytes)
+        return unsafe EntryView(key: newest.key, kind: .put, expiry: expiry, value: pointed.bytes)
     }
 
     /// - Precondition: the source stands on an entry of a table.
     private func table(of source: Int) -> TableReader {
         guard let cursor = unsafe tables[source] else { preconditionFailure("a memtable has no pointers") }
         return unsafe cursor._withUnsafeGuaranteedRef { $0.reader }
+    }
+
+    @inline(never)
+    private func resolveByRule(_ newest: EntryView) -> EntryView? {
+        let expiry = unsafe rules.current(newest.expiry, of: newest.key)
+        if newest.kind == .delete || clock.isExpired(expiry) { return nil }
+        let value = unsafe newest.kind == .put ? newest.value : fold.value()
+        return unsafe EntryView(key: newest.key, kind: .put, expiry: expiry, value: value)
     }
 
     // MARK: Heap

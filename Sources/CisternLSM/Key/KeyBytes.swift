@@ -13,6 +13,13 @@ func keyGroup(of key: UnsafeRawBufferPointer) -> UInt16 {
     unsafe UInt16(key[0]) << 8 | UInt16(key[1])
 }
 
+/// The state a store key names behind its key group.
+/// - Precondition: the key has at least `EngineLimits.keyBytesMin` bytes.
+@inline(__always)
+func stateNumber(of key: UnsafeRawBufferPointer) -> UInt16 {
+    unsafe UInt16(key[2]) << 8 | UInt16(key[3])
+}
+
 /// The smallest key of a key group.
 func firstKey(ofGroup group: UInt16) -> [UInt8] {
     [UInt8(truncatingIfNeeded: group >> 8), UInt8(truncatingIfNeeded: group)]

@@ -52,10 +52,12 @@ struct DirectoryRecovery {
     let fileSystem: any FileSystem
 
     /// Format of the directory as a whole. On disk: never renumber.
-    static let formatVersion: UInt16 = 3
+    static let formatVersion: UInt16 = 4
     /// Format 1: segments belong to their tree alone. A program that knows only this one removes those of trees that are no
     /// more, so in such a directory nobody else may refer to them.
     static let formatVersionOfOwnLogs: UInt16 = 1
+    /// From this one on manifests and snapshots hold expiry rules, and sorted files tell of their states.
+    static let formatVersionWithRules: UInt16 = 4
     /// The version of sorted files that a directory of a format gets.
     static func tableVersion(inFormat format: UInt16) -> UInt32 {
         // Each format so far has brought a version.

@@ -18,10 +18,11 @@ struct LogRestore {
     /// that the dead have to hide.
     var dead: ExpiryClock?
 
-    /// The clock for a tree's first memtable, if nothing lies below it.
+    /// The clock for a tree's first memtable, if nothing lies below it: stored expiries up to it are over in all states.
     static func dead(in state: TreeState, wallMilliseconds: UInt64) -> ExpiryClock? {
         guard state.levels.allSatisfy(\.isEmpty) else { return nil }
-        return ExpiryClock(processing: wallMilliseconds, event: state.flushed.watermark)
+        let clock = ExpiryClock(processing: wallMilliseconds, event: state.flushed.watermark)
+        return state.expiryRules.over(in: state.identity.keyGroups, clock)
     }
 
     /// Everything in one memtable, whatever its size: for a tree whose making had it in one.

@@ -2,7 +2,7 @@
 //
 //   0 u32 magic "CSNP" · 4 u16 version · 6 u16 zero · 8 u32 length of the body · 12 u32 CRC-32C of bytes 0..<12 and the body
 //   16 body: handle, identity, tree, checkpoint, progress, creation time, levels of file references
-//      version 2: then references to log segments, which hold what is in no file
+//      version 2: then references to log segments, which hold what is in no file · version 3: then expiry rules
 
 internal import CisternFileSystem
 internal import CisternPrimitives
@@ -43,10 +43,13 @@ package struct SnapshotRecord: Equatable, Sendable {
     package var levels: [[FileRecord]]
     /// What is not in the files, in the order of replay.
     package var logs: [LogReference]
+    /// What stored expiries mean.
+    package var expiryRules: ExpiryRules
 
     package init(
         handle: String, identity: TreeIdentity, tree: TreeID, checkpoint: UInt64, progress: WriteProgress,
-        createdMilliseconds: UInt64, levels: [[FileRecord]], logs: [LogReference] = []
+        createdMilliseconds: UInt64, levels: [[FileRecord]], logs: [LogReference] = [],
+        expiryRules: ExpiryRules = ExpiryRules()
     ) {
         self.handle = handle
         self.identity = identity
@@ -56,6 +59,7 @@ package struct SnapshotRecord: Equatable, Sendable {
         self.createdMilliseconds = createdMilliseconds
         self.levels = levels
         self.logs = logs
+        self.expiryRules = expiryRules
     }
 
     package var info: SnapshotInfo {
@@ -82,6 +86,8 @@ package enum SnapshotFormat {
     package static let version: UInt16 = 1
     /// A snapshot that refers to log segments; all others stay readable for programs that know version 1 only.
     package static let versionWithLogs: UInt16 = 2
+    /// A snapshot with expiry rules.
+    package static let versionWithRules: UInt16 = 3
     package static let headerBytes = 16
     package static let snapshotBytesMax = 1 << 30
 
@@ -94,15 +100,22 @@ package enum SnapshotFormat {
         record.progress.encode(into: &body)
         body.writeInteger(record.createdMilliseconds)
         FileRecord.encode(levels: record.levels, into: &body)
-        if !record.logs.isEmpty { LogReference.encode(record.logs, into: &body) }
+        let recordVersion = version(of: record)
+        if recordVersion >= versionWithLogs { LogReference.encode(record.logs, into: &body) }
+        if recordVersion >= versionWithRules { record.expiryRules.encode(into: &body) }
         var writer = ByteWriter(capacity: body.count + headerBytes)
         writer.writeInteger(magic)
-        writer.writeInteger(record.logs.isEmpty ? version : versionWithLogs)
+        writer.writeInteger(recordVersion)
         writer.writeInteger(UInt16(0))
         writer.writeInteger(UInt32(body.count))
         writer.writeInteger(CRC32C.checksum(body.bytes, seed: CRC32C.checksum(writer.bytes)))
         writer.writeBytes(body.bytes)
         return writer.bytes
+    }
+
+    private static func version(of record: SnapshotRecord) -> UInt16 {
+        if !record.expiryRules.isEmpty { return versionWithRules }
+        return record.logs.isEmpty ? version : versionWithLogs
     }
 
     package static func decode(_ bytes: [UInt8], path: String) throws(EngineError) -> SnapshotRecord {
@@ -111,10 +124,10 @@ package enum SnapshotFormat {
         let fields = unsafe bytes.withUnsafeBytes { unsafe header($0) }
         guard let fields, fields.magic == magic else { throw corruption(path, 0, "this is not a snapshot") }
         guard fields.sum == sum else { throw corruption(path, 0, "the checksum does not match") }
-        guard (version...versionWithLogs).contains(fields.version) else {
+        guard (version...versionWithRules).contains(fields.version) else {
             throw .unsupported(
                 detail:
-                    "\(path) has version \(fields.version), and this program reads versions up to \(versionWithLogs)")
+                    "\(path) has version \(fields.version), and this program reads versions up to \(versionWithRules)")
         }
         guard fields.length == bytes.count - headerBytes else {
             throw corruption(path, 8, "the body has \(bytes.count - headerBytes) bytes, recorded are \(fields.length)")
@@ -143,10 +156,11 @@ package enum SnapshotFormat {
             let checkpoint = reader.readInteger(as: UInt64.self),
             let progress = WriteProgress.decode(&reader), let created = reader.readInteger(as: UInt64.self),
             let levels = FileRecord.decodeLevels(&reader),
-            let logs = version >= versionWithLogs ? LogReference.decodeAll(&reader) : [], reader.isAtEnd
+            let logs = version >= versionWithLogs ? LogReference.decodeAll(&reader) : [],
+            let rules = version >= versionWithRules ? ExpiryRules.decode(&reader) : ExpiryRules(), reader.isAtEnd
         else { return nil }
         return SnapshotRecord(
             handle: handle, identity: identity, tree: TreeID(tree), checkpoint: checkpoint, progress: progress,
-            createdMilliseconds: created, levels: levels, logs: logs)
+            createdMilliseconds: created, levels: levels, logs: logs, expiryRules: rules)
     }
 }

@@ -6,7 +6,8 @@
 //
 // Level 0 keeps each snapshot's order; between snapshots order does not matter, because no key belongs to both. So what two
 // of them have of one file side by side becomes one reference again, where their orders agree. In deeper
-// levels the files of different snapshots cannot overlap, for the same reason. References to logs are clipped and joined alike.
+// levels the files of different snapshots cannot overlap, for the same reason. References to logs are clipped and joined alike,
+// and so are expiry rules: what one tree's stored expiries mean holds for its key groups, whatever the others' mean.
 
 internal import CisternPrimitives
 
@@ -31,6 +32,7 @@ package enum SnapshotUnion {
                 state.levels[level] += files.compactMap { $0.clipped(to: part) }
             }
             state.logs += snapshot.logs.compactMap { $0.clipped(to: part) }
+            state.expiryRules.unite(snapshot.expiryRules, clippedTo: part)
         }
         for level in 1..<state.levels.count {
             state.levels[level].sort { compareKeys($0.smallestKey, $1.smallestKey) < 0 }

@@ -13,6 +13,7 @@ package final class SnapshotView: Sendable {
     package let info: SnapshotInfo
     private let version: Version
     private let cache: BlockCache
+    private let rules: ExpiryRules
     /// What was in no file, newest first.
     private let memtables: [Memtable]
 
@@ -23,6 +24,7 @@ package final class SnapshotView: Sendable {
         var state = TreeState(identity: record.identity, epoch: record.progress.epoch, writer: "")
         state.levels = record.levels
         version = Version(state, tables: tables)
+        rules = record.expiryRules
         cache = tables.cache
         var memtables: [Memtable] = []
         let last = try restore.run { memtable throws(EngineError) in memtables.append(memtable) }
@@ -46,6 +48,7 @@ package final class SnapshotView: Sendable {
             return false
         }
         unsafe try collect(key, into: &result)
+        unsafe result.apply(rules, to: key)
         return unsafe result.finish(clock) != nil
     }
 
@@ -65,7 +68,7 @@ package final class SnapshotView: Sendable {
     package func scan(
         from start: [UInt8] = [], clock: ExpiryClock, visit: (EntryView) -> Bool
     ) throws(EngineError) {
-        let cursor = MergingCursor(try sources(), clock: clock)
+        let cursor = MergingCursor(try sources(), clock: clock, rules: rules)
         let first = BlockMemory(copying: start)
         var isPositioned = unsafe try cursor.seek(to: UnsafeRawBufferPointer(first.bytes))
         withExtendedLifetime(first) {}

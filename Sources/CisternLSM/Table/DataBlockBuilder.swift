@@ -116,10 +116,24 @@ internal import CisternPrimitives
         return output.count - start
     }
 
+    /// Of the entries added so far; valid until the next call that changes the builder.
     @inline(__always)
-    private func key(_ index: Int) -> UnsafeRawBufferPointer {
+    func key(_ index: Int) -> UnsafeRawBufferPointer {
         let start = unsafe index == 0 ? 0 : Int(keyEnds[index &- 1])
         return unsafe UnsafeRawBufferPointer(start: keys.base + start, count: Int(keyEnds[index]) &- start)
+    }
+
+    /// True when a value may lie in a value file.
+    var mayPoint: Bool { hasKinds }
+
+    /// Size of a value, wherever it lies.
+    /// - Parameter output: that the block was begun in.
+    func valueBytes(_ index: Int, in output: borrowing GrowingBuffer) -> Int {
+        let first = unsafe index == 0 ? 0 : Int(valueEnds[index - 1])
+        let end = unsafe Int(valueEnds[index])
+        guard hasKinds, unsafe kinds[index] == ValueFormat.pointerKind else { return end - first }
+        let bytes = unsafe UnsafeRawBufferPointer(rebasing: output.bytes[(start + first)..<(start + end)])
+        return unsafe ValuePointer(bytes).map { Int($0.valueBytes) } ?? bytes.count
     }
 
     /// Kind and expiry of the entry that is being added, and of those before it that had no need of the columns.

@@ -34,11 +34,12 @@ enum TableFormat {
     /// "CISTSST1" read as bytes.
     static let magic: UInt64 = 0x3154_5353_5453_4943
     /// On disk: never renumber. Version 2: filters know map prefixes, properties the earliest expiries. Version 3: values may
-    /// be in value files.
-    static let versions: ClosedRange<UInt32> = 1...3
+    /// be in value files. Version 4: properties tell of states and long values.
+    static let versions: ClosedRange<UInt32> = 1...4
     /// From this one on.
     static let versionWithPrefixes: UInt32 = 2
     static let versionWithValueFiles: UInt32 = 3
+    static let versionWithDetails: UInt32 = 4
     static let headerBytes = 16
     static let footerBytes = 64
     /// Type and checksum behind each payload.

@@ -11,6 +11,8 @@ package struct TableOptions: Equatable, Sendable {
     package var blocksPerPartition = 64
     /// The longest value that is written.
     package var valueBytesMax = TableFormat.valueBytesMax
+    /// Values of this size and more are listed in the properties. The engine takes it from the limit of lists.
+    package var longValueBytes = 512 << 10
 
     package static let blockSizeBytesRange = 64...(1 << 20)
     package static let filterBitsPerKeyRange = 0...32
@@ -34,6 +36,9 @@ package struct TableOptions: Equatable, Sendable {
         guard TableOptions.blocksPerPartitionRange.contains(blocksPerPartition) else {
             throw .unsupported(
                 detail: "blocksPerPartition \(blocksPerPartition) is outside \(TableOptions.blocksPerPartitionRange)")
+        }
+        guard longValueBytes > 0 else {
+            throw .unsupported(detail: "longValueBytes \(longValueBytes) is not above 0")
         }
         guard TableOptions.valueBytesRange.contains(valueBytesMax) else {
             throw .unsupported(detail: "valueBytesMax \(valueBytesMax) is outside \(TableOptions.valueBytesRange)")

@@ -5,6 +5,7 @@
 //    u16 first key group │ u16 last key group │ varint-prefixed smallest key │ varint-prefixed largest key
 //    from version 2 on: u64 earliest processing-time expiry │ u64 earliest event-time expiry
 //    from version 3 on: varint count, then for each value file varints number │ size │ entries │ bytes of their records
+//    from version 4 on: `TableDetails`
 
 internal import CisternFileSystem
 package import CisternPrimitives
@@ -34,23 +35,12 @@ package struct TableSummary: Equatable, Sendable {
     package var fileBytes: UInt64 = 0
     /// The value files that entries point into, by number. From version 3 on.
     package var values: [ValueFileUse] = []
+    /// From version 4 on.
+    package var details: TableDetails?
     /// Of the file. Told by what the properties end with.
     package var formatVersion = TableFormat.versions.lowerBound
 
     package init() {}
-
-    /// True when every put and append has expired and nothing is deleted: reading it can only show what is dead.
-    package func isExpired(_ clock: ExpiryClock) -> Bool {
-        deleteCount == 0 && neverExpiringCount == 0 && maxExpiryProcessing <= clock.processing
-            && maxExpiryEvent <= clock.event
-    }
-
-    /// For how long, in milliseconds of its clock, the table has held expired entries, as far as can be told: from the moment
-    /// when the last one of a clock had expired. nil when it may hold none.
-    package func expiredSince(_ clock: ExpiryClock) -> UInt64? {
-        let spans = [(maxExpiryProcessing, clock.processing), (maxExpiryEvent, clock.event)]
-        return spans.compactMap { latest, now in latest > 0 && latest <= now ? now - latest : nil }.max()
-    }
 
     mutating func count(_ entry: EntryView) {
         entryCount += 1
@@ -95,6 +85,7 @@ package struct TableSummary: Equatable, Sendable {
             writer.writeInteger(minExpiryEvent)
         }
         if formatVersion >= TableFormat.versionWithValueFiles { values.encode(into: &writer) }
+        if formatVersion >= TableFormat.versionWithDetails { details?.encode(into: &writer) }
         return writer.bytes
     }
 
@@ -120,9 +111,14 @@ package struct TableSummary: Equatable, Sendable {
             summary.minExpiryEvent = event
         }
         if !reader.isAtEnd {
-            guard let values = [ValueFileUse].decode(&reader), reader.isAtEnd else { return nil }
+            guard let values = [ValueFileUse].decode(&reader) else { return nil }
             summary.formatVersion = TableFormat.versionWithValueFiles
             summary.values = values
+        }
+        if !reader.isAtEnd {
+            guard let details = TableDetails.decode(&reader), reader.isAtEnd else { return nil }
+            summary.formatVersion = TableFormat.versionWithDetails
+            summary.details = details
         }
         summary.entryCount = numbers[0]
         summary.deleteCount = numbers[1]

@@ -11,6 +11,7 @@ extension TableReader {
         var uses: [UInt64: ValueFileUse] = [:]
         for use in summary.values { uses[use.number] = ValueFileUse(number: use.number, fileBytes: use.fileBytes) }
         var value = GrowingBuffer()
+        var details = TableDetailsBuilder(longValueBytes: summary.details?.longValueBytes ?? .max)
         var previous = GrowingBuffer()
         var key = GrowingBuffer()
         let reader = CacheReader(cache)
@@ -39,6 +40,7 @@ extension TableReader {
                         throw tableCorruption(path, handle.offset, "entry \(position) \(fault)")
                     }
                     counted.count(entry)
+                    details.count(entry)
                     if entry.isPointer {
                         try count(entry, &uses, at: handle)
                         value.reset()
@@ -58,6 +60,7 @@ extension TableReader {
             }
         }
         counted.values = uses.values.sorted { $0.number < $1.number }
+        if summary.details != nil { counted.details = details.details() }
         unsafe try compare(counted, largest: Array(previous.bytes))
     }
 

@@ -31,6 +31,8 @@ package final class TableWriter {
     /// The last key before the block that is open; while one is open, its own last key counts.
     @exclusivity(unchecked) private var lastKey = GrowingBuffer(capacity: 256)
     private var summary = TableSummary()
+    /// nil for a version without.
+    private var details: TableDetailsBuilder?
     private var partitionEntries: UInt32 = 0
     private var partitionCount = 0
     private let notesPrefixes: Bool
@@ -52,6 +54,9 @@ package final class TableWriter {
         summary.blockSizeBytes = UInt32(options.blockSizeBytes)
         summary.filterBitsPerKey = UInt32(options.filterBitsPerKey)
         summary.formatVersion = options.formatVersion
+        if options.formatVersion >= TableFormat.versionWithDetails {
+            details = TableDetailsBuilder(longValueBytes: UInt64(options.longValueBytes))
+        }
         notesPrefixes = options.formatVersion >= TableFormat.versionWithPrefixes && options.filterBitsPerKey > 0
         unsafe output.append(TableFormat.header(version: options.formatVersion))
     }
@@ -92,6 +97,7 @@ package final class TableWriter {
         summary.keyGroups = unsafe KeyGroupRange(
             first: UInt16(summary.smallestKey[0]) << 8 | UInt16(summary.smallestKey[1]),
             last: keyGroup(of: lastKey.bytes))
+        summary.details = details?.details()
         let topStart = unsafe output.count
         unsafe output.append(top.encode())
         let topIndex = try endBlock(at: topStart, .topIndex)
@@ -172,6 +178,24 @@ package final class TableWriter {
         blockExpiry.add(entry)
         if entry.kind == .append && entry.expiry == .never { summary.neverExpiringCount += 1 }
         summary.countSpecial(entry)
+        details?.countSpecial(entry)
+    }
+
+    /// Entries by state, and long values. The keys of a block are of one state as a rule.
+    private func countDetails() {
+        let count = unsafe block.count
+        let first = unsafe block.key(0)
+        let last = unsafe block.lastKey
+        if unsafe commonPrefixCount(first, last) >= EngineLimits.keyBytesMin {
+            details?.count(UInt64(count), of: unsafe stateNumber(of: first))
+        } else {
+            for index in 0..<count { details?.count(1, of: unsafe tableState(of: block.key(index))) }
+        }
+        // A value that is shorter than all of the block's is not long.
+        if unsafe block.rawValueBytes < options.longValueBytes && !block.mayPoint { return }
+        for index in 0..<count {
+            unsafe details?.note(block.key(index), valueBytes: block.valueBytes(index, in: output))
+        }
     }
 
     private func finishBlock() throws(EngineError) {
@@ -182,6 +206,7 @@ package final class TableWriter {
         unsafe summary.rawValueBytes += UInt64(block.rawValueBytes)
         summary.neverExpiringCount += UInt64(count + blockPlainCount)
         summary.dataBlockCount += 1
+        if details != nil { countDetails() }
         partitionEntries += UInt32(count)
         unsafe lastKey.reset()
         unsafe lastKey.append(block.lastKey)

@@ -119,6 +119,13 @@ internal import Synchronization
         }
     }
 
+    /// Moves expiries to what they mean by the rules of the tree.
+    func apply(_ rules: ExpiryRules) {
+        for number in 0..<count where unsafe items[number].outcome == .found {
+            unsafe items[number].expiry = unsafe rules.current(items[number].expiry, of: items[number].key)
+        }
+    }
+
     // MARK: Files
 
     /// Looks into one file a key of a level.

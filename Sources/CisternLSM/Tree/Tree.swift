@@ -73,6 +73,12 @@ package final class Tree: @unchecked Sendable {
     var foreignLogs: LogHold?
     /// `active` holds what is in them; else a sealed memtable does.
     var activeHoldsForeignLogs: Bool
+    /// Times to live that were told and are on their way to the manifest, in order.
+    var declarations: [TimeToLiveDeclaration] = []
+    /// Expiries of a batch as they are stored.
+    var storedExpiries = GrowingBuffer()
+    /// What files say of long lists: bytes by `Hash64` of the key.
+    var longLists: [UInt64: Int] = [:]
     /// Log segment of the active memtable.
     var segment: UInt64
     /// Log of what the active memtable took, in this process and before.
@@ -136,6 +142,7 @@ package final class Tree: @unchecked Sendable {
             options: engine.options.compaction, sealedMemtablesMax: engine.options.sealedMemtablesMax)
         version = Version(state, tables: engine.tables)
         levelZeroDepth = CompactionPicker.levelZeroDepth(state.levels[0])
+        longLists = LongLists.sizes(state.files)
         epoch = state.epoch
         writer = state.writer
         announcedEpoch = state.epoch
@@ -194,6 +201,7 @@ package final class Tree: @unchecked Sendable {
             return .busy(reason: reason, retryMilliseconds: options.busyRetryMilliseconds)
         }
         try check(batch)
+        let batch = state.expiryRules.areIdle ? batch : withStoredExpiries(batch, watermark: watermark)
         active.apply(batch)
         lastSequence = sequence
         self.watermark = max(self.watermark, watermark)
@@ -382,6 +390,7 @@ package final class Tree: @unchecked Sendable {
         version = Version(state, tables: engine.tables)
         levelZeroDepth = CompactionPicker.levelZeroDepth(state.levels[0])
         engine.letGo(old)
+        longLists = LongLists.sizes(state.files)
     }
 
     /// Commits on the metadata lane, in order with all other edits of the tree, and returns to the owner.

@@ -34,12 +34,13 @@ extension Tree {
         isFlushing = true
         if let unfinished = unfinishedFlush { return commitFlush(unfinished) }
         let clock = self.clock
+        let rules = state.expiryRules
         let isBottommost = version.fileCount == 0
         let output = output(targetFileBytes: .max, nil, flushCancellation)
         engine.lanes.flush.submit { [self] in
             do throws(EngineError) {
                 let file = try FlushJob.run(
-                    oldest.memtable, clock: clock, isBottommost: isBottommost, output: output)
+                    oldest.memtable, clock: clock, rules: rules, isBottommost: isBottommost, output: output)
                 mailbox.post(to: self) { $0.flushWritten(file, of: oldest) }
             } catch {
                 mailbox.post(to: self) { $0.flushFailed(error) }

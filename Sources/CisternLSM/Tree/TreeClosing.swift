@@ -37,6 +37,7 @@ extension Tree {
         failWaiting(.closed(tree: name))
         failSnapshots(.closed(tree: name))
         failMaintenance(.closed(tree: name))
+        failDeclarations(.closed(tree: name))
         giveUpUnfinished()
         letGo()
         finishClosing(result)
@@ -77,6 +78,7 @@ extension Tree {
         failWaiting(gone)
         failSnapshots(gone)
         failMaintenance(gone)
+        failDeclarations(gone)
         giveUpUnfinished()
         let completions = closing
         closing = []

@@ -67,7 +67,7 @@ extension Tree {
     }
 
     private func pickCompaction() -> CompactionPlan? {
-        var conditions = CompactionConditions(clock: clock)
+        var conditions = CompactionConditions(clock: clock, rules: state.expiryRules)
         conditions.running = compactions.map(\.plan)
         conditions.feedback = compactionFeedback
         conditions.deleteAges = deleteAges()
@@ -109,6 +109,7 @@ extension Tree {
     private func merge(_ part: CompactionPlan, _ number: Int, of compaction: RunningCompaction) {
         let tables = part.inputs.map { engine.tables.table($0.file.number) }
         let clock = self.clock
+        let rules = state.expiryRules
         var output = output(
             targetFileBytes: options.compaction.targetFileBytes, part.priority, compaction.cancellation)
         output.values = ValuePlan(
@@ -119,7 +120,8 @@ extension Tree {
         engine.lanes.compaction.submit(part.priority) { [self] in
             let result: Result<[FileRecord], EngineError>
             do throws(EngineError) {
-                result = .success(try CompactionJob.run(part, tables: tables, clock: clock, output: job))
+                result = .success(
+                    try CompactionJob.run(part, tables: tables, clock: clock, rules: rules, output: job))
             } catch {
                 result = .failure(error)
             }

@@ -1,17 +1,27 @@
-// How long a list may become in a memtable: appends fold there without a look at what is written, and a table takes values up
-// to a limit only. Called by `write` before anything of a batch is applied, on the owner's executor.
+// How long a list may become: appends fold without a look at what is written, a table takes values up to a limit only, and a
+// merge that had to write a longer one could not go on. Called by `write` before anything of a batch is applied, on the owner's
+// executor.
+//
+//   a list = its parts in memtables (looked up) + its parts in files (long ones are told by the files' properties)
+//
+// A part that is too short to be told counts nothing. There is at most one of a list a run, and `EngineOptions.validate` sees to it
+// that they do not add up to more than a table takes.
 
 internal import CisternPrimitives
 
 extension Tree {
-    /// Refuses a batch with an append that makes a key's value in the memtable longer than `foldedValueBytesMax`.
+    /// Refuses a batch with an append that makes a list longer than `foldedValueBytesMax`.
     func checkFoldedValues(_ batch: EntryColumns) throws(EngineError) {
         let limit = options.foldedValueBytesMax
         let batchBytes = unsafe batch.values.count
-        // No value is longer than all there is, so while the memtable is shorter than the limit no key is looked at.
-        if active.byteCount + batchBytes <= limit { return }
+        // No value is longer than all there is, so while the memtable is shorter than the limit and no file has a long list no
+        // key is looked at.
+        if active.byteCount + batchBytes <= limit && longLists.isEmpty { return }
         for index in 0..<batch.count where batch[index].kind == .append {
-            if unsafe heldBytes(batch[index].key) + batchBytes > limit { return try checkEachFoldedValue(batch, limit) }
+            let key = unsafe batch[index].key
+            if unsafe (heldPart(key)?.byteCount ?? 0) + toldBytes(key) + batchBytes > limit {
+                return try checkEachFoldedValue(batch, limit)
+            }
         }
     }
 
@@ -25,21 +35,50 @@ extension Tree {
             case .delete: sizes[key] = 0
             case .put: sizes[key] = unsafe entry.value.count
             case .append:
-                let size = unsafe (sizes[key] ?? heldBytes(entry.key)) + entry.value.count
+                var size = unsafe entry.value.count
+                if let known = sizes[key] { size += known } else { unsafe size += try listBytes(entry.key) }
                 guard size <= limit else {
                     throw .invalidEntry(
                         detail:
                             "entry \(index) makes the appended value of its key \(size) bytes long; at most \(limit) "
-                            + "(foldedValueBytesMax) between two flushes: split the list, for example into a map state")
+                            + "(foldedValueBytesMax): split the list, for example into a map state, or clear it")
                 }
                 sizes[key] = size
             }
         }
     }
 
-    /// What an append to `key` would be added to in the memtable.
-    private func heldBytes(_ key: UnsafeRawBufferPointer) -> Int {
-        guard let entry = unsafe active.find(key, hash: Hash64.hash(key)), entry.kind != .delete else { return 0 }
-        return entry.wholeValueCount(in: active.arenaView)
+    /// What an append to `key` would be added to. Parts in files are read only where files tell of long ones, which may be
+    /// deleted by now.
+    private func listBytes(_ key: UnsafeRawBufferPointer) throws(EngineError) -> Int {
+        let held = unsafe heldPart(key)
+        guard held?.isWhole != true, unsafe toldBytes(key) > 0 else { return held?.byteCount ?? 0 }
+        var result = LookupResult()
+        unsafe try collect(key, into: &result)
+        return result.byteCount
+    }
+
+    /// What the active memtable has of a key; whole when nothing older counts.
+    private func heldPart(_ key: UnsafeRawBufferPointer) -> (byteCount: Int, isWhole: Bool)? {
+        guard let entry = unsafe active.find(key, hash: Hash64.hash(key)) else { return nil }
+        if entry.kind == .delete { return (0, true) }
+        return (entry.wholeValueCount(in: active.arenaView), entry.kind == .put)
+    }
+
+    private func toldBytes(_ key: UnsafeRawBufferPointer) -> Int {
+        longLists.isEmpty ? 0 : longLists[unsafe Hash64.hash(key)] ?? 0
+    }
+}
+
+enum LongLists {
+    /// Bytes of long values by `Hash64` of the key; two keys of one hash count together, and are told apart by a look-up.
+    static func sizes(_ files: some Sequence<FileRecord>) -> [UInt64: Int] {
+        var sizes: [UInt64: Int] = [:]
+        for file in files {
+            for value in file.summary.details?.longValues ?? [] {
+                sizes[Hash64.hash(value.key), default: 0] += Int(clamping: value.byteCount)
+            }
+        }
+        return sizes
     }
 }

@@ -16,6 +16,7 @@ extension Tree {
         guard lifecycle != .closed else { throw .closed(tree: name) }
         let batch = batchLookup ?? BatchLookup()
         batchLookup = batch
+        let rules = state.expiryRules
         var first = 0
         while first < count {
             let last = min(first + BatchLookup.keysMax, count)
@@ -23,6 +24,7 @@ extension Tree {
             for number in first..<last { unsafe batch.add(key(number)) }
             cacheReader.enter()
             search(batch)
+            if !rules.areIdle { batch.apply(rules) }
             // A look-up alone, or a value file, may leave the epoch that the others' values are borrowed in.
             let areCopied = batch.hasAlone || batch.hasPointers
             if areCopied {
@@ -40,6 +42,7 @@ extension Tree {
                 case .alone:
                     result.reset()
                     unsafe try collect(batch.items[number].key, into: &result)
+                    if !rules.areIdle { unsafe result.apply(rules, to: batch.items[number].key) }
                     let found = unsafe result.finish(clock)
                     goesOn = unsafe visit(first + number, found?.value, found?.expiry ?? .never)
                 case .found:

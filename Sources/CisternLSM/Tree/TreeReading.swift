@@ -27,6 +27,7 @@ extension Tree {
             return false
         }
         unsafe try collect(key, into: &result)
+        if !state.expiryRules.areIdle { unsafe result.apply(state.expiryRules, to: key) }
         return unsafe result.finish(clock) != nil
     }
 
@@ -64,7 +65,8 @@ extension Tree {
         }
         let cursor = scanner.cursor
         var isPositioned = try scanner.begin(
-            from: start, to: end, clock: clock, keysOnly: keysOnly, active: active, sealed: sealed, version: version)
+            from: start, to: end, clock: clock, rules: state.expiryRules, keysOnly: keysOnly, active: active,
+            sealed: sealed, version: version)
         var entries = 0
         var bytes = 0
         while isPositioned {

@@ -40,7 +40,10 @@ extension Tree {
         countReads()
         let isQuiet = rest.quietBatches == counters.batches
         let budget = rest.credit.budget(isQuiet: isQuiet)
-        if budget.whole > 0, let plan = picker.restPlan(state.levels, clock: clock, budget: budget) {
+        if budget.whole > 0,
+            let plan = picker.restPlan(
+                state.levels, clock: clock, rules: state.expiryRules, budget: budget)
+        {
             if plan.kind == .merge { rest.credit.spend(plan.inputBytes) }
             counters.restCompactions += 1
             start(plan, isRequested: false)

@@ -24,7 +24,7 @@ internal import CisternPrimitives
     ///   - sealed: oldest first.
     /// - Returns: true when there is an entry; `cursor` stands on it.
     func begin(
-        from start: [UInt8], to end: [UInt8], clock: ExpiryClock, keysOnly: Bool, active: Memtable,
+        from start: [UInt8], to end: [UInt8], clock: ExpiryClock, rules: ExpiryRules, keysOnly: Bool, active: Memtable,
         sealed: [SealedMemtable], version: Version
     ) throws(EngineError) -> Bool {
         bounds.reset()
@@ -33,7 +33,7 @@ internal import CisternPrimitives
         bounds.append(end)
         let first = unsafe UnsafeRawBufferPointer(rebasing: bounds.bytes[..<startCount])
         let last = unsafe UnsafeRawBufferPointer(rebasing: bounds.bytes[startCount...])
-        unsafe cursor.begin(from: first, to: last, clock: clock, skipsPointed: keysOnly)
+        unsafe cursor.begin(from: first, to: last, clock: clock, rules: rules, skipsPointed: keysOnly)
         self.version = version
         if !active.isEmpty { cursor.add(.memtable(active.cursor(from: start, to: end))) }
         for memtable in sealed.reversed() { cursor.add(.memtable(memtable.memtable.cursor(from: start, to: end))) }

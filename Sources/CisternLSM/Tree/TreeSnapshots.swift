@@ -69,7 +69,8 @@ extension Tree {
         let hold = SnapshotHold(version: version, logs: nil)
         let record = SnapshotRecord(
             handle: "", identity: identity, tree: id, checkpoint: snapshot.checkpoint, progress: snapshot.progress,
-            createdMilliseconds: engine.time.wallMilliseconds, levels: state.levels)
+            createdMilliseconds: engine.time.wallMilliseconds, levels: state.levels,
+            expiryRules: state.expiryRules)
         write(record, of: snapshot, hold)
     }
 
@@ -86,7 +87,8 @@ extension Tree {
         snapshots.append(snapshot)
         let cut = SnapshotRecord(
             handle: "", identity: identity, tree: id, checkpoint: checkpoint, progress: progress,
-            createdMilliseconds: engine.time.wallMilliseconds, levels: state.levels, logs: state.logs)
+            createdMilliseconds: engine.time.wallMilliseconds, levels: state.levels, logs: state.logs,
+            expiryRules: state.expiryRules)
         let after = state.flushed.position
         log.mark(segments) { [self] result in
             switch result {

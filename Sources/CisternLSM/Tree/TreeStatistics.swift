@@ -59,6 +59,10 @@ package struct TreeStatistics: Equatable, Sendable {
     /// How long ago the oldest expired entries that still take space expired, by their clock, as far as the files tell. 0
     /// while there are none. Bounded by the option `reclaimLagMilliseconds` and the time a compaction takes.
     package var reclaimLagMilliseconds: UInt64 = 0
+    /// The same by state, of states that have some and where the files tell of them.
+    package var reclaimLagByState: [UInt16: UInt64] = [:]
+    /// Changes of times to live that what is stored has followed.
+    package var timeToLiveChanges: UInt64 = 0
     /// Entries of memtables and files, each version of a key counted: an upper bound of what is alive.
     package var approximateEntries: UInt64 = 0
     package var batches: UInt64 = 0
@@ -123,13 +127,19 @@ extension Tree {
         for file in state.files {
             result.hiddenBytes = result.hiddenBytes.saturatingAdding(file.summary.fileBytes - file.windowedBytes)
             result.deletes = result.deletes.saturatingAdding(file.summary.deleteCount)
-            result.reclaimLagMilliseconds = max(result.reclaimLagMilliseconds, file.summary.expiredSince(clock) ?? 0)
+            let age = file.expiredSince(clock, state.expiryRules) ?? 0
+            result.reclaimLagMilliseconds = max(result.reclaimLagMilliseconds, age)
+            if age == 0 { continue }
+            file.expiredSinceByState(clock, state.expiryRules) { state, age in
+                result.reclaimLagByState[state] = max(result.reclaimLagByState[state] ?? 0, age)
+            }
         }
         for usage in state.files.valueUsage.values {
             result.valueFiles += 1
             result.valueBytes = result.valueBytes.saturatingAdding(usage.totalBytes)
             result.deadValueBytes = result.deadValueBytes.saturatingAdding(usage.deadBytes)
         }
+        result.timeToLiveChanges = timeToLiveChanges
         let memtableEntries = sealed.reduce(active.entryCount) { $0 + $1.memtable.entryCount }
         result.approximateEntries = state.files.windowedEntries.saturatingAdding(UInt64(memtableEntries))
         result.batches = counters.batches

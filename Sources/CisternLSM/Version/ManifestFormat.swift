@@ -19,10 +19,17 @@ package enum ManifestFormat {
     package static let version: UInt16 = 1
     /// A manifest whose state refers to logs of other trees; all others stay readable for programs that know version 1 only.
     package static let versionWithLogs: UInt16 = 2
+    /// A manifest with expiry rules.
+    package static let versionWithRules: UInt16 = 3
     package static let headerBytes = 32
     package static let currentBytes = 24
     package static let stateKind: UInt8 = 1
     package static let editKind: UInt8 = 2
+
+    static func version(of state: TreeState) -> UInt16 {
+        if !state.expiryRules.isEmpty { return versionWithRules }
+        return state.logs.isEmpty ? version : versionWithLogs
+    }
 
     package static let manifestBytesMax = 1 << 30
     package static let nameBytesMax = 4096
@@ -67,7 +74,7 @@ package enum ManifestFormat {
     package static func encodeHeader(tree: TreeID, number: UInt64, state: TreeState) -> [UInt8] {
         var writer = ByteWriter(capacity: headerBytes)
         writer.writeInteger(magic)
-        writer.writeInteger(state.logs.isEmpty ? version : versionWithLogs)
+        writer.writeInteger(version(of: state))
         writer.writeInteger(UInt16(0))
         writer.writeInteger(tree.number)
         writer.writeInteger(number)
@@ -137,7 +144,7 @@ package enum ManifestFormat {
         var reader = unsafe ByteReader(covered)
         guard reader.readInteger(as: UInt32.self) == magic else { throw corruption(path, 0, "this is not a manifest") }
         let found: UInt16 = reader.readInteger() ?? 0
-        try checkVersion(found, in: version...versionWithLogs, path: path)
+        try checkVersion(found, in: version...versionWithRules, path: path)
         guard reader.skip(2), reader.readInteger(as: UInt64.self) == tree.number,
             reader.readInteger(as: UInt64.self) == number
         else { throw corruption(path, 8, "the header names another tree or manifest; this file was exchanged") }

@@ -39,7 +39,9 @@ final class ManifestWriter: @unchecked Sendable {
     func commit(_ edit: VersionEdit) throws(EngineError) {
         var next = state
         if let problem = next.apply(edit) { throw corruption(directory, 0, "an edit does not fit: " + problem) }
-        if let file, file.size < rewriteAtBytes {
+        // A manifest that was begun without rules is of a version that has none.
+        let fits = edit.expiryRules == nil || !state.expiryRules.isEmpty
+        if let file, file.size < rewriteAtBytes, fits {
             self.file = nil
             let record = ManifestFormat.encode(edit, number: number)
             try asEngineError { () throws(FileError) in

@@ -13,7 +13,9 @@ extension TreeState {
         flushed.encode(into: &output)
         output.writeInteger(firstSegment)
         FileRecord.encode(levels: levels, into: &output)
-        if !logs.isEmpty { LogReference.encode(logs, into: &output) }
+        let version = ManifestFormat.version(of: self)
+        if version >= ManifestFormat.versionWithLogs { LogReference.encode(logs, into: &output) }
+        if version >= ManifestFormat.versionWithRules { expiryRules.encode(into: &output) }
     }
 
     /// - Parameter version: of the manifest.
@@ -39,6 +41,10 @@ extension TreeState {
             guard let logs = LogReference.decodeAll(&reader) else { return nil }
             state.logs = logs
         }
+        if version >= ManifestFormat.versionWithRules {
+            guard let rules = ExpiryRules.decode(&reader) else { return nil }
+            state.expiryRules = rules
+        }
         return state
     }
 }
@@ -48,6 +54,7 @@ extension VersionEdit {
     private static let flushedFlag: UInt8 = 2
     private static let segmentFlag: UInt8 = 4
     private static let logsFlag: UInt8 = 8
+    private static let rulesFlag: UInt8 = 16
 
     package func encode(into writer: inout ByteWriter) {
         var flags: UInt8 = 0
@@ -55,6 +62,7 @@ extension VersionEdit {
         if flushed != nil { flags |= VersionEdit.flushedFlag }
         if firstSegment != nil { flags |= VersionEdit.segmentFlag }
         if dropsLogs { flags |= VersionEdit.logsFlag }
+        if expiryRules != nil { flags |= VersionEdit.rulesFlag }
         writer.writeUInt8(flags)
         if let session {
             writer.writeInteger(session.epoch)
@@ -62,6 +70,7 @@ extension VersionEdit {
         }
         flushed?.encode(into: &writer)
         if let firstSegment { writer.writeInteger(firstSegment) }
+        expiryRules?.encode(into: &writer)
         writer.writeVarint(UInt64(removed.count))
         for removal in removed {
             writer.writeUInt8(UInt8(removal.level))
@@ -77,7 +86,7 @@ extension VersionEdit {
 
     package static func decode(_ reader: inout ByteReader) -> VersionEdit? {
         var edit = VersionEdit()
-        guard let flags = reader.readUInt8(), flags <= 15 else { return nil }
+        guard let flags = reader.readUInt8(), flags <= 31 else { return nil }
         if flags & sessionFlag != 0 {
             guard let epoch = reader.readInteger(as: UInt64.self), let writer = readName(&reader) else { return nil }
             edit.session = Session(epoch: epoch, writer: writer)
@@ -91,6 +100,10 @@ extension VersionEdit {
             edit.firstSegment = segment
         }
         edit.dropsLogs = flags & logsFlag != 0
+        if flags & rulesFlag != 0 {
+            guard let rules = ExpiryRules.decode(&reader) else { return nil }
+            edit.expiryRules = rules
+        }
         guard let removedCount = reader.readVarint(), removedCount <= UInt64(reader.remaining) else { return nil }
         for _ in 0..<removedCount {
             guard let level = reader.readUInt8(), let number = reader.readVarint(),

@@ -47,6 +47,9 @@ package struct TreeState: Equatable, Sendable {
     /// What other trees wrote that this one was made from and that is in no table file yet, in the order of replay.
     package var logs: [LogReference] = []
 
+    /// What stored expiries mean.
+    package var expiryRules = ExpiryRules()
+
     package static let levelCount = 7
 
     package init(identity: TreeIdentity, epoch: UInt64, writer: String, watermark: UInt64 = 0) {
@@ -74,6 +77,7 @@ package struct TreeState: Equatable, Sendable {
             if logs.isEmpty { return "an edit drops logs of other trees, and the tree refers to none" }
             logs = []
         }
+        if let rules = edit.expiryRules { expiryRules = rules }
         for removal in edit.removed {
             guard removal.level < levels.count,
                 let index = levels[removal.level].firstIndex(where: { $0.id == removal.file })
@@ -159,6 +163,8 @@ package struct VersionEdit: Equatable, Sendable {
     package var firstSegment: UInt64?
     /// What was in logs of other trees is in table files.
     package var dropsLogs = false
+    /// All of them, when one has changed.
+    package var expiryRules: ExpiryRules?
     package var removed: [Removal] = []
     /// Several additions to level 0 are listed oldest first.
     package var added: [Addition] = []

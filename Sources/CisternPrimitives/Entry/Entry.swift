@@ -105,6 +105,20 @@ public struct ExpiryClock: Hashable, Sendable {
         unsafe self.values = values
     }
 
+    /// The same entries with other expiries.
+    /// - Precondition: `count` little-endian UInt64.
+    package init(_ other: EntryColumns, expiries: UnsafeRawBufferPointer) {
+        precondition(
+            expiries.count == other.count * 8, "\(expiries.count) bytes of expiries for \(other.count) entries")
+        count = other.count
+        unsafe keyEnds = unsafe other.keyEnds
+        unsafe valueEnds = unsafe other.valueEnds
+        unsafe kinds = unsafe other.kinds
+        unsafe self.expiries = expiries
+        unsafe keys = unsafe other.keys
+        unsafe values = unsafe other.values
+    }
+
     /// - Precondition: `index` is in `0..<count`.
     package subscript(index: Int) -> EntryView {
         precondition(index >= 0 && index < count, "entry \(index) of \(count)")

@@ -38,6 +38,9 @@ package struct StateKey: Equatable {
         return []
     }
 
+    /// - Precondition: `storeKey` begins with a key group.
+    static func group(of storeKey: [UInt8]) -> UInt16 { UInt16(storeKey[0]) << 8 | UInt16(storeKey[1]) }
+
     static func stateID(of storeKey: UnsafeRawBufferPointer) -> UInt16? {
         guard storeKey.count >= prefixSize else { return nil }
         return unsafe UInt16(storeKey[2]) << 8 | UInt16(storeKey[3])

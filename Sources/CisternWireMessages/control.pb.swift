@@ -81,6 +81,46 @@ public nonisolated enum Cistern_V1_StateKind: SwiftProtobuf.Enum, Swift.CaseIter
 
 }
 
+public nonisolated enum Cistern_V1_TtlClock: SwiftProtobuf.Enum, Swift.CaseIterable {
+  public typealias RawValue = Int
+  case unspecified // = 0
+
+  /// also of a state without a time to live
+  case processing // = 1
+  case event // = 2
+  case UNRECOGNIZED(Int)
+
+  public init() {
+    self = .unspecified
+  }
+
+  public init?(rawValue: Int) {
+    switch rawValue {
+    case 0: self = .unspecified
+    case 1: self = .processing
+    case 2: self = .event
+    default: self = .UNRECOGNIZED(rawValue)
+    }
+  }
+
+  public var rawValue: Int {
+    switch self {
+    case .unspecified: return 0
+    case .processing: return 1
+    case .event: return 2
+    case .UNRECOGNIZED(let i): return i
+    }
+  }
+
+  // The compiler won't synthesize support with the UNRECOGNIZED case.
+  public static let allCases: [Cistern_V1_TtlClock] = [
+    .unspecified,
+    .processing,
+    .event,
+  ]
+
+}
+
 /// HELLO (0x01): the first frame of a connection, in both directions.
 public nonisolated struct Cistern_V1_Hello: Sendable {
   // SwiftProtobuf.Message conformance is added in an extension below. See the
@@ -150,8 +190,40 @@ public nonisolated struct Cistern_V1_StateDescriptor: Sendable {
 
   public var kind: Cistern_V1_StateKind = .unspecified
 
-  /// 0 = none; information for tools, entries carry their own expiry
+  /// 0 = none; entries carry their own expiry
   public var ttlMilliseconds: UInt64 = 0
+
+  /// in a registration; unspecified: what is stored does not follow a changed time to live
+  public var ttlClock: Cistern_V1_TtlClock = .unspecified
+
+  public var unknownFields = SwiftProtobuf.UnknownStorage()
+
+  public init() {}
+}
+
+/// What stored expiries of a state mean in a range of key groups: proto-spec/entries.md. For list elements, which only the client reads.
+public nonisolated struct Cistern_V1_ExpiryRule: Sendable {
+  // SwiftProtobuf.Message conformance is added in an extension below. See the
+  // `Message` and `Message+*Additions` files in the SwiftProtobuf library for
+  // methods supported on all messages.
+
+  public var keyGroupFirst: UInt32 = 0
+
+  /// included
+  public var keyGroupLast: UInt32 = 0
+
+  public var storedTtlMilliseconds: UInt64 = 0
+
+  /// 0 = none
+  public var ttlMilliseconds: UInt64 = 0
+
+  public var ttlClock: Cistern_V1_TtlClock = .unspecified
+
+  public var endedProcessing: UInt64 = 0
+
+  public var endedEvent: UInt64 = 0
+
+  public var expiryOfNever: UInt64 = 0
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -231,6 +303,9 @@ public nonisolated struct Cistern_V1_AttachReply: Sendable {
 
   public var approximateEntries: UInt64 = 0
 
+  /// changes of times to live that the tree has seen
+  public var ttlChanges: UInt64 = 0
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -294,6 +369,12 @@ public nonisolated struct Cistern_V1_RegisterStateReply: Sendable {
   public var hasState: Bool {self._state != nil}
   /// Clears the value of `state`. Subsequent reads from it will return its default value.
   public mutating func clearState() {self._state = nil}
+
+  /// expiries that were read when the tree had seen fewer changes may be wrong
+  public var ttlChanges: UInt64 = 0
+
+  /// of the state in the tree; none: stored expiries are the current ones
+  public var expiryRules: [Cistern_V1_ExpiryRule] = []
 
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
@@ -570,6 +651,10 @@ nonisolated extension Cistern_V1_StateKind: SwiftProtobuf._ProtoNameProviding {
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0STATE_KIND_UNSPECIFIED\0\u{1}STATE_KIND_VALUE\0\u{1}STATE_KIND_LIST\0\u{1}STATE_KIND_MAP\0\u{1}STATE_KIND_REDUCING\0\u{1}STATE_KIND_AGGREGATING\0\u{1}STATE_KIND_TIMERS\0")
 }
 
+nonisolated extension Cistern_V1_TtlClock: SwiftProtobuf._ProtoNameProviding {
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{2}\0TTL_CLOCK_UNSPECIFIED\0\u{1}TTL_CLOCK_PROCESSING\0\u{1}TTL_CLOCK_EVENT\0")
+}
+
 nonisolated extension Cistern_V1_Hello: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Hello"
   public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}version_min\0\u{3}version_max\0\u{1}features\0\u{1}client\0\u{3}frame_bytes_max\0")
@@ -687,7 +772,7 @@ nonisolated extension Cistern_V1_HelloReply: SwiftProtobuf.Message, SwiftProtobu
 
 nonisolated extension Cistern_V1_StateDescriptor: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".StateDescriptor"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}name\0\u{1}kind\0\u{3}ttl_milliseconds\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}id\0\u{1}name\0\u{1}kind\0\u{3}ttl_milliseconds\0\u{3}ttl_clock\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -699,6 +784,7 @@ nonisolated extension Cistern_V1_StateDescriptor: SwiftProtobuf.Message, SwiftPr
       case 2: try { try decoder.decodeSingularStringField(value: &self.name) }()
       case 3: try { try decoder.decodeSingularEnumField(value: &self.kind) }()
       case 4: try { try decoder.decodeSingularUInt64Field(value: &self.ttlMilliseconds) }()
+      case 5: try { try decoder.decodeSingularEnumField(value: &self.ttlClock) }()
       default: break
       }
     }
@@ -717,6 +803,9 @@ nonisolated extension Cistern_V1_StateDescriptor: SwiftProtobuf.Message, SwiftPr
     if self.ttlMilliseconds != 0 {
       try visitor.visitSingularUInt64Field(value: self.ttlMilliseconds, fieldNumber: 4)
     }
+    if self.ttlClock != .unspecified {
+      try visitor.visitSingularEnumField(value: self.ttlClock, fieldNumber: 5)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -725,6 +814,72 @@ nonisolated extension Cistern_V1_StateDescriptor: SwiftProtobuf.Message, SwiftPr
     if lhs.name != rhs.name {return false}
     if lhs.kind != rhs.kind {return false}
     if lhs.ttlMilliseconds != rhs.ttlMilliseconds {return false}
+    if lhs.ttlClock != rhs.ttlClock {return false}
+    if lhs.unknownFields != rhs.unknownFields {return false}
+    return true
+  }
+}
+
+nonisolated extension Cistern_V1_ExpiryRule: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
+  public static let protoMessageName: String = _protobuf_package + ".ExpiryRule"
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}key_group_first\0\u{3}key_group_last\0\u{3}stored_ttl_milliseconds\0\u{3}ttl_milliseconds\0\u{3}ttl_clock\0\u{3}ended_processing\0\u{3}ended_event\0\u{3}expiry_of_never\0")
+
+  public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
+    while let fieldNumber = try decoder.nextFieldNumber() {
+      // The use of inline closures is to circumvent an issue where the compiler
+      // allocates stack space for every case branch when no optimizations are
+      // enabled. https://github.com/apple/swift-protobuf/issues/1034
+      switch fieldNumber {
+      case 1: try { try decoder.decodeSingularUInt32Field(value: &self.keyGroupFirst) }()
+      case 2: try { try decoder.decodeSingularUInt32Field(value: &self.keyGroupLast) }()
+      case 3: try { try decoder.decodeSingularUInt64Field(value: &self.storedTtlMilliseconds) }()
+      case 4: try { try decoder.decodeSingularUInt64Field(value: &self.ttlMilliseconds) }()
+      case 5: try { try decoder.decodeSingularEnumField(value: &self.ttlClock) }()
+      case 6: try { try decoder.decodeSingularUInt64Field(value: &self.endedProcessing) }()
+      case 7: try { try decoder.decodeSingularUInt64Field(value: &self.endedEvent) }()
+      case 8: try { try decoder.decodeSingularUInt64Field(value: &self.expiryOfNever) }()
+      default: break
+      }
+    }
+  }
+
+  public func traverse<V: SwiftProtobuf.Visitor>(visitor: inout V) throws {
+    if self.keyGroupFirst != 0 {
+      try visitor.visitSingularUInt32Field(value: self.keyGroupFirst, fieldNumber: 1)
+    }
+    if self.keyGroupLast != 0 {
+      try visitor.visitSingularUInt32Field(value: self.keyGroupLast, fieldNumber: 2)
+    }
+    if self.storedTtlMilliseconds != 0 {
+      try visitor.visitSingularUInt64Field(value: self.storedTtlMilliseconds, fieldNumber: 3)
+    }
+    if self.ttlMilliseconds != 0 {
+      try visitor.visitSingularUInt64Field(value: self.ttlMilliseconds, fieldNumber: 4)
+    }
+    if self.ttlClock != .unspecified {
+      try visitor.visitSingularEnumField(value: self.ttlClock, fieldNumber: 5)
+    }
+    if self.endedProcessing != 0 {
+      try visitor.visitSingularUInt64Field(value: self.endedProcessing, fieldNumber: 6)
+    }
+    if self.endedEvent != 0 {
+      try visitor.visitSingularUInt64Field(value: self.endedEvent, fieldNumber: 7)
+    }
+    if self.expiryOfNever != 0 {
+      try visitor.visitSingularUInt64Field(value: self.expiryOfNever, fieldNumber: 8)
+    }
+    try unknownFields.traverse(visitor: &visitor)
+  }
+
+  public static func ==(lhs: Cistern_V1_ExpiryRule, rhs: Cistern_V1_ExpiryRule) -> Bool {
+    if lhs.keyGroupFirst != rhs.keyGroupFirst {return false}
+    if lhs.keyGroupLast != rhs.keyGroupLast {return false}
+    if lhs.storedTtlMilliseconds != rhs.storedTtlMilliseconds {return false}
+    if lhs.ttlMilliseconds != rhs.ttlMilliseconds {return false}
+    if lhs.ttlClock != rhs.ttlClock {return false}
+    if lhs.endedProcessing != rhs.endedProcessing {return false}
+    if lhs.endedEvent != rhs.endedEvent {return false}
+    if lhs.expiryOfNever != rhs.expiryOfNever {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -837,7 +992,7 @@ nonisolated extension Cistern_V1_Attach: SwiftProtobuf.Message, SwiftProtobuf._M
 
 nonisolated extension Cistern_V1_AttachReply: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".AttachReply"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}tree\0\u{3}last_sequence\0\u{1}resumed\0\u{1}states\0\u{1}dictionaries\0\u{1}watermark\0\u{3}restore_microseconds\0\u{3}approximate_entries\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}tree\0\u{3}last_sequence\0\u{1}resumed\0\u{1}states\0\u{1}dictionaries\0\u{1}watermark\0\u{3}restore_microseconds\0\u{3}approximate_entries\0\u{3}ttl_changes\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -853,6 +1008,7 @@ nonisolated extension Cistern_V1_AttachReply: SwiftProtobuf.Message, SwiftProtob
       case 6: try { try decoder.decodeSingularUInt64Field(value: &self.watermark) }()
       case 7: try { try decoder.decodeSingularUInt64Field(value: &self.restoreMicroseconds) }()
       case 8: try { try decoder.decodeSingularUInt64Field(value: &self.approximateEntries) }()
+      case 9: try { try decoder.decodeSingularUInt64Field(value: &self.ttlChanges) }()
       default: break
       }
     }
@@ -883,6 +1039,9 @@ nonisolated extension Cistern_V1_AttachReply: SwiftProtobuf.Message, SwiftProtob
     if self.approximateEntries != 0 {
       try visitor.visitSingularUInt64Field(value: self.approximateEntries, fieldNumber: 8)
     }
+    if self.ttlChanges != 0 {
+      try visitor.visitSingularUInt64Field(value: self.ttlChanges, fieldNumber: 9)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -895,6 +1054,7 @@ nonisolated extension Cistern_V1_AttachReply: SwiftProtobuf.Message, SwiftProtob
     if lhs.watermark != rhs.watermark {return false}
     if lhs.restoreMicroseconds != rhs.restoreMicroseconds {return false}
     if lhs.approximateEntries != rhs.approximateEntries {return false}
+    if lhs.ttlChanges != rhs.ttlChanges {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }
@@ -985,7 +1145,7 @@ nonisolated extension Cistern_V1_RegisterState: SwiftProtobuf.Message, SwiftProt
 
 nonisolated extension Cistern_V1_RegisterStateReply: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".RegisterStateReply"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}state\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{1}state\0\u{3}ttl_changes\0\u{3}expiry_rules\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -994,6 +1154,8 @@ nonisolated extension Cistern_V1_RegisterStateReply: SwiftProtobuf.Message, Swif
       // enabled. https://github.com/apple/swift-protobuf/issues/1034
       switch fieldNumber {
       case 1: try { try decoder.decodeSingularMessageField(value: &self._state) }()
+      case 2: try { try decoder.decodeSingularUInt64Field(value: &self.ttlChanges) }()
+      case 3: try { try decoder.decodeRepeatedMessageField(value: &self.expiryRules) }()
       default: break
       }
     }
@@ -1007,11 +1169,19 @@ nonisolated extension Cistern_V1_RegisterStateReply: SwiftProtobuf.Message, Swif
     try { if let v = self._state {
       try visitor.visitSingularMessageField(value: v, fieldNumber: 1)
     } }()
+    if self.ttlChanges != 0 {
+      try visitor.visitSingularUInt64Field(value: self.ttlChanges, fieldNumber: 2)
+    }
+    if !self.expiryRules.isEmpty {
+      try visitor.visitRepeatedMessageField(value: self.expiryRules, fieldNumber: 3)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
   public static func ==(lhs: Cistern_V1_RegisterStateReply, rhs: Cistern_V1_RegisterStateReply) -> Bool {
     if lhs._state != rhs._state {return false}
+    if lhs.ttlChanges != rhs.ttlChanges {return false}
+    if lhs.expiryRules != rhs.expiryRules {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

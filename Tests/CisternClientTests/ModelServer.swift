@@ -348,8 +348,10 @@ final class ModelTree: RemoteTree {
         try await request { $0.snapshot(checkpoint, sequence) }
     }
 
-    func register(name: String, kind: StateKind, ttlMilliseconds: UInt64) async throws(RemoteError) -> UInt16 {
-        try await request { $0.register(name, kind) }
+    func register(
+        name: String, kind: StateKind, ttl: StateTimeToLive
+    ) async throws(RemoteError) -> RegisterAnswer {
+        try await request { RegisterAnswer(id: $0.register(name, kind)) }
     }
 
     func putDictionary(state: UInt16, bytes: [UInt8]) async throws(RemoteError) -> UInt32 {

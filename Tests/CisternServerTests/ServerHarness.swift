@@ -225,11 +225,18 @@ struct TestTree: Sendable {
     func register(
         _ name: String, _ kind: Cistern_V1_StateKind, ttlMilliseconds: UInt64 = 0
     ) async throws -> Cistern_V1_StateDescriptor {
+        try await register(name, kind, ttlMilliseconds, .unspecified).state
+    }
+
+    func register(
+        _ name: String, _ kind: Cistern_V1_StateKind, _ ttlMilliseconds: UInt64, _ clock: Cistern_V1_TtlClock
+    ) async throws -> Cistern_V1_RegisterStateReply {
         var message = Cistern_V1_RegisterState()
         message.state.name = name
         message.state.kind = kind
         message.state.ttlMilliseconds = ttlMilliseconds
-        return try await client.request(.registerState, tree: handle, message, Cistern_V1_RegisterStateReply.self).state
+        message.state.ttlClock = clock
+        return try await client.request(.registerState, tree: handle, message, Cistern_V1_RegisterStateReply.self)
     }
 }
 

@@ -68,6 +68,38 @@ import Testing
     await harness.server.shutdown()
 }
 
+/// The answer tells how often that happened and what stored expiries mean; a registration without a clock changes nothing.
+@Test func aRegistrationThatNamesItsClockMovesWhatIsStored() async throws {
+    let files = MemoryFileSystem()
+    var harness = try await ServerHarness.start(files)
+    var tree = try await harness.connect().attach()
+    #expect(tree.reply.ttlChanges == 0)
+    let first = try await tree.register("last", .value, 100, .event)
+    #expect(first.state.id == 1 && first.ttlChanges == 0 && first.expiryRules.isEmpty)
+    let entries = [1, 2].map { number in
+        TestEntry(key: testKey(0, number), value: [65], expiry: .eventTime(milliseconds: UInt64(number) * 100 + 100))
+    }
+    try await tree.write(1, [entries[0]], watermark: 100)
+    try await tree.write(2, [entries[1]], watermark: 200)
+    #expect(try await tree.get([testKey(0, 1), testKey(0, 2)]) == [nil, "A"])
+    #expect(try await tree.register("last", .value, 500, .unspecified).ttlChanges == 0)
+
+    let longer = try await tree.register("last", .value, 300, .event)
+    #expect(longer.ttlChanges == 1)
+    let rule = try #require(longer.expiryRules.first)
+    #expect(rule.storedTtlMilliseconds == 100 && rule.ttlMilliseconds == 300 && rule.endedEvent == 200)
+    #expect(try await tree.scanAll().map(\.expiry) == [.eventTime(milliseconds: 500)])
+    await harness.server.shutdown()
+
+    harness = try await ServerHarness.start(files)
+    tree = try await harness.connect().attach(epoch: 2)
+    #expect(tree.reply.ttlChanges == 1)
+    #expect(try await tree.register("last", .value, 300, .event).expiryRules == longer.expiryRules)
+    #expect(await refusalCode { _ = try await tree.register("last", .value, 1 << 51, .event) } != nil)
+    #expect(try await tree.get([testKey(0, 1), testKey(0, 2)], watermark: 500) == [nil, nil])
+    await harness.server.shutdown()
+}
+
 @Test func aMultiGetCollectsNoMoreThanAnAnswerHolds() async throws {
     let harness = try await ServerHarness.start()
     let tree = try await harness.connect().attach()

@@ -75,6 +75,11 @@ private let descriptor = build(Cistern_V1_StateDescriptor.self) {
     $0.ttlMilliseconds = 60_000
 }
 
+private let descriptorWithClock = build(Cistern_V1_StateDescriptor.self) {
+    $0 = descriptor
+    $0.ttlClock = .event
+}
+
 private let connectionVectors: [Vector] = [
     control(
         "hello", "HELLO: the first frame of a connection", .hello, id: 0,
@@ -168,6 +173,40 @@ private let sessionVectors: [Vector] = [
     control(
         "register-state-reply", "REGISTER_STATE answered", .registerState, reply: true, argument: 1, ["state"],
         build(Cistern_V1_RegisterStateReply.self) { $0.state = descriptor }),
+    control(
+        "register-state-ttl", "REGISTER_STATE whose time to live holds for what is stored", .registerState, argument: 5,
+        ["state"], build(Cistern_V1_RegisterState.self) { $0.state = descriptorWithClock }),
+    control(
+        "register-state-ttl-reply", "REGISTER_STATE answered with what stored expiries mean", .registerState,
+        reply: true,
+        argument: 1, ["state", "ttl_changes", "expiry_rules"],
+        build(Cistern_V1_RegisterStateReply.self) {
+            $0.state = descriptor
+            $0.ttlChanges = 4
+            $0.expiryRules = [
+                build(Cistern_V1_ExpiryRule.self) {
+                    $0.keyGroupFirst = 1
+                    $0.keyGroupLast = 127
+                    $0.storedTtlMilliseconds = 30_000
+                    $0.ttlMilliseconds = 60_000
+                    $0.ttlClock = .event
+                    $0.endedProcessing = 800
+                    $0.endedEvent = 900
+                    $0.expiryOfNever = 31_000
+                }
+            ]
+        }),
+    control(
+        "attach-reply-ttl", "ATTACH answered by a tree that has seen changes of times to live", .attach, reply: true,
+        argument: 1,
+        [
+            "tree", "last_sequence", "resumed", "states", "dictionaries", "watermark", "restore_microseconds",
+            "approximate_entries", "ttl_changes",
+        ],
+        build(Cistern_V1_AttachReply.self) {
+            $0.tree = 5
+            $0.ttlChanges = 3
+        }),
     control(
         "put-dictionary", "PUT_DICTIONARY", .putDictionary, argument: 5, ["state_id", "dictionary"],
         Cistern_V1_PutDictionary(stateID: 2, dictionaryBytes: [1, 2, 3])),

@@ -23,7 +23,7 @@ package protocol RemoteTree: AnyObject, Sendable {
     ) async throws(RemoteError)
     /// - Parameter sequence: the newest acknowledged batch; the snapshot holds all of them.
     func snapshot(checkpoint: UInt64, sequence: UInt64) async throws(RemoteError) -> SnapshotHandle
-    func register(name: String, kind: StateKind, ttlMilliseconds: UInt64) async throws(RemoteError) -> UInt16
+    func register(name: String, kind: StateKind, ttl: StateTimeToLive) async throws(RemoteError) -> RegisterAnswer
     func putDictionary(state: UInt16, bytes: [UInt8]) async throws(RemoteError) -> UInt32
     func dictionary(id: UInt32) async throws(RemoteError) -> [UInt8]
     func detach() async throws(RemoteError)
@@ -89,6 +89,20 @@ package struct RemoteState: Sendable {
     }
 }
 
+package struct RegisterAnswer: Sendable {
+    package var id: UInt16
+    /// Expiries that were read when the tree had seen fewer changes of times to live may be wrong.
+    package var timeToLiveChanges: UInt64
+    /// What stored expiries of the state mean, by key groups; none: what they say.
+    package var expiryRules: [ExpiryRule]
+
+    package init(id: UInt16, timeToLiveChanges: UInt64 = 0, expiryRules: [ExpiryRule] = []) {
+        self.id = id
+        self.timeToLiveChanges = timeToLiveChanges
+        self.expiryRules = expiryRules
+    }
+}
+
 package struct AttachAnswer: Sendable {
     /// Newest sequence of this epoch that the tree holds.
     package var lastSequence: UInt64
@@ -101,10 +115,12 @@ package struct AttachAnswer: Sendable {
     package var restoreMicroseconds: UInt64
     /// The server's wall clock when it answered; never ahead of the true one because the answer travelled.
     package var wallMilliseconds: UInt64
+    /// Changes of times to live that the tree has seen.
+    package var timeToLiveChanges: UInt64
 
     package init(
         lastSequence: UInt64, resumed: Bool, states: [RemoteState], dictionaries: [(id: UInt32, state: UInt16)],
-        watermark: UInt64, restoreMicroseconds: UInt64, wallMilliseconds: UInt64
+        watermark: UInt64, restoreMicroseconds: UInt64, wallMilliseconds: UInt64, timeToLiveChanges: UInt64 = 0
     ) {
         self.lastSequence = lastSequence
         self.resumed = resumed
@@ -113,6 +129,7 @@ package struct AttachAnswer: Sendable {
         self.watermark = watermark
         self.restoreMicroseconds = restoreMicroseconds
         self.wallMilliseconds = wallMilliseconds
+        self.timeToLiveChanges = timeToLiveChanges
     }
 }
 

@@ -110,7 +110,7 @@ package final class WireTree: RemoteTree {
             lastSequence: reply.lastSequence, resumed: reply.resumed, states: states,
             dictionaries: reply.dictionaries.map { ($0.id, UInt16(clamping: $0.stateID)) },
             watermark: reply.watermark, restoreMicroseconds: reply.restoreMicroseconds,
-            wallMilliseconds: wallMilliseconds)
+            wallMilliseconds: wallMilliseconds, timeToLiveChanges: reply.ttlChanges)
     }
 
     package func write(
@@ -210,17 +210,48 @@ package final class WireTree: RemoteTree {
         return SnapshotHandle(rawValue: reply.handle)
     }
 
-    package func register(name: String, kind: StateKind, ttlMilliseconds: UInt64) async throws(RemoteError) -> UInt16 {
+    package func register(
+        name: String, kind: StateKind, ttl: StateTimeToLive
+    ) async throws(RemoteError) -> RegisterAnswer {
         var message = Cistern_V1_RegisterState()
         message.state.name = name
         message.state.kind = Cistern_V1_StateKind(rawValue: Int(kind.rawValue)) ?? .unspecified
-        message.state.ttlMilliseconds = ttlMilliseconds
+        message.state.ttlMilliseconds = ttl.milliseconds
+        message.state.ttlClock = ttl.isEventTime ? .event : .processing
         let reply: Cistern_V1_RegisterStateReply = try await ask(try link(), .registerState, message)
         guard let id = UInt16(exactly: reply.state.id) else {
             throw .fatal(
                 ClientError(.incompatible, .fixTheCall, "the server gave state \(name) the id \(reply.state.id)"))
         }
-        return id
+        var rules: [ExpiryRule] = []
+        for rule in reply.expiryRules {
+            guard let rule = Self.rule(rule, of: id) else {
+                throw .fatal(
+                    ClientError(
+                        .incompatible, .fixTheCall,
+                        "the server gave state \(name) an expiry rule that is none: key groups "
+                            + "\(rule.keyGroupFirst)...\(rule.keyGroupLast), counted with "
+                            + "\(rule.storedTtlMilliseconds) ms"))
+            }
+            rules.append(rule)
+        }
+        return RegisterAnswer(id: id, timeToLiveChanges: reply.ttlChanges, expiryRules: rules)
+    }
+
+    private static func rule(_ message: Cistern_V1_ExpiryRule, of state: UInt16) -> ExpiryRule? {
+        let bounds = 1...StateTimeToLive.millisecondsMax
+        guard let first = UInt16(exactly: message.keyGroupFirst), let last = UInt16(exactly: message.keyGroupLast),
+            first <= last, bounds.contains(message.storedTtlMilliseconds),
+            message.ttlMilliseconds <= bounds.upperBound
+        else { return nil }
+        var rule = ExpiryRule(
+            keyGroups: KeyGroupRange(first: first, last: last), state: state,
+            storedTTL: message.storedTtlMilliseconds, ttl: message.ttlMilliseconds,
+            isEventTime: message.ttlClock == .event)
+        rule.endedProcessing = message.endedProcessing
+        rule.endedEvent = message.endedEvent
+        rule.expiryOfNever = Expiry(rawValue: message.expiryOfNever)
+        return rule
     }
 
     package func putDictionary(state: UInt16, bytes: [UInt8]) async throws(RemoteError) -> UInt32 {

@@ -40,7 +40,9 @@ public final class KeyedStateSession {
     var cache: ValueCache
     /// nil when switched off or given up.
     var index: KeyIndex?
-    let loader = KeyIndexLoader()
+    var loader = KeyIndexLoader()
+    /// Changes of times to live that the tree had seen when the loading of the key index began.
+    var knownTimeToLiveChanges: UInt64 = 0
     let decoder = EnvelopeDecoder()
 
     var counters = ClientMetrics()

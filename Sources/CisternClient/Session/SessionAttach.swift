@@ -45,6 +45,7 @@ extension KeyedStateSession {
     private func begin(_ answer: AttachAnswer) {
         take(answer)
         sequenceAtAttach = answer.lastSequence
+        knownTimeToLiveChanges = answer.timeToLiveChanges
         counters.restoreMicroseconds = answer.restoreMicroseconds
         startedEmpty = request.restoring?.isEmpty == true && answer.lastSequence == 0
     }
@@ -86,18 +87,65 @@ extension KeyedStateSession {
                 .invalidArgument, .fixTheCall,
                 "state \(name) of store \(request.store) is a \(remote.kind) state; it cannot be used as \(kind)")
         }
-        let ttl = options.ttl?.milliseconds ?? 0
-        let id = try await call("register state \(name)") {
-            (remote: any RemoteTree) async throws(RemoteError) -> UInt16 in
-            try await remote.register(name: name, kind: kind, ttlMilliseconds: ttl)
-        }
+        let answer = try await tell(options.ttl, name, kind)
+        let id = answer.id
         let record = StateRecord(id: id, name: name, kind: kind, options: options)
+        record.follow(options.ttl, answer.expiryRules)
+        try await forgetExpiries(answer.timeToLiveChanges)
         try await loadDictionaries(record)
         recordsByName[name] = record
         while recordsByID.count <= Int(id) { recordsByID.append(nil) }
         recordsByID[Int(id)] = record
         if kind == .timers { timerStateIDs.insert(id) }
         return record
+    }
+
+    private func tell(
+        _ ttl: TimeToLive?, _ name: String, _ kind: StateKind
+    ) async throws(ClientError) -> RegisterAnswer {
+        let told = ttl.map { StateTimeToLive(milliseconds: $0.milliseconds, isEventTime: $0.clock == .event) } ?? .none
+        return try await call("register state \(name)") {
+            (remote: any RemoteTree) async throws(RemoteError) -> RegisterAnswer in
+            try await remote.register(name: name, kind: kind, ttl: told)
+        }
+    }
+
+    /// Changes the time to live of a registered state, for what is stored too: values count from when they were written, those
+    /// that were written without one from now. What has expired stays expired. The same as registering the state with other
+    /// options at the next attach. Flushes, and with a key index loads it again in the background.
+    /// - Parameter ttl: nil to let values live on.
+    /// - Throws: `.invalidArgument` when no such state is registered; what a remote call throws.
+    public func setTimeToLive(_ ttl: TimeToLive?, ofState name: String) async throws(ClientError) {
+        guard let record = recordsByName[name], record.kind != .timers else {
+            throw ClientError(
+                .invalidArgument, .fixTheCall,
+                "state \(name) of store \(request.store) is not registered by this session, or has timers; only values have a "
+                    + "time to live")
+        }
+        var options = record.options
+        options.ttl = ttl
+        try options.validate(state: name)
+        // What was written before is stored by the old time to live.
+        try await flush()
+        let answer = try await tell(ttl, name, record.kind)
+        record.follow(ttl, answer.expiryRules)
+        cache = ValueCache(capacityBytes: configuration.valueCacheBytes)
+        try await forgetExpiries(answer.timeToLiveChanges)
+    }
+
+    /// What the key index knows of expiries was read before a time to live changed: a key that lives longer now would be taken for
+    /// gone. It is loaded again, in the background; keys written since then are with the server, because everything is flushed
+    /// first.
+    private func forgetExpiries(_ changes: UInt64) async throws(ClientError) {
+        guard changes != knownTimeToLiveChanges else { return }
+        if index != nil {
+            try await flush()
+            loader.stop()
+            loader = KeyIndexLoader()
+            index = KeyIndex()
+            loader.begin(remote, watermark: watermark, connection: connections)
+        }
+        knownTimeToLiveChanges = changes
     }
 
     /// Longest name of a state.

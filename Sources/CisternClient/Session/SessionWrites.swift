@@ -40,6 +40,12 @@ extension KeyedStateSession {
         }
     }
 
+    /// How a list element of this moment is stored, under the key of the operation under way.
+    func storedExpiry(_ record: StateRecord, _ current: Expiry) -> Expiry {
+        guard let rule = record.expiryRule(in: StateKey.group(of: keyScratch)) else { return current }
+        return rule.stored(current, ExpiryClock(processing: processingNow(), event: watermark))
+    }
+
     func processingNow() -> UInt64 { serverClock.now(environment.time.monotonicNanoseconds) }
 
     func isExpired(_ expiry: Expiry) -> Bool {

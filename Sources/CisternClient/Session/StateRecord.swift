@@ -1,12 +1,15 @@
 // A registered state as the session sees it: its id, its settings, and the codec objects for its values.
 
 internal import CisternCompression
+internal import CisternPrimitives
 
 final class StateRecord {
     let id: UInt16
     let name: String
     let kind: StateKind
-    let options: StateOptions
+    private(set) var options: StateOptions
+    /// What the expiries of stored list elements mean, by key groups; none: what they say.
+    private(set) var expiryRules: [ExpiryRule] = []
     private(set) var encoder: EnvelopeEncoder
     var trainer: DictionaryTrainer?
 
@@ -16,6 +19,16 @@ final class StateRecord {
         self.kind = kind
         self.options = options
         encoder = EnvelopeEncoder(options.compression)
+    }
+
+    /// What the tree goes by from here on.
+    func follow(_ ttl: TimeToLive?, _ rules: [ExpiryRule]) {
+        options.ttl = ttl
+        expiryRules = rules
+    }
+
+    func expiryRule(in group: UInt16) -> ExpiryRule? {
+        expiryRules.isEmpty ? nil : expiryRules.first { $0.keyGroups.contains(group) }
     }
 
     /// Values made from here on use the dictionary; older ones stay readable.

@@ -117,7 +117,7 @@ extension KeyedStateSession {
         _ body: (_ key: [UInt8], _ namespace: [UInt8], _ elements: [Element]) throws -> Void
     ) async throws {
         try await forEachEntry(state.record) { key, bytes in
-            try body(key.key, key.namespace, try state.decode(bytes))
+            try body(key.key, key.namespace, try state.decode(bytes, group: key.keyGroup))
         }
     }
 

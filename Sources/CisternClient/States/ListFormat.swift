@@ -4,6 +4,9 @@
 //   │ varint size │ u64 element's expiry │ envelope │ │ varint size │ …
 //   └─────────────┴──────────────────────┴──────────┘ └─────────────┴────────────
 //
+// Expiries of elements are those that the tree stores (proto-spec/entries.md, expiry rules), so that they follow a changed time
+// to live as the whole does.
+//
 // In the write buffer and the value cache the same layout holds the serializer's bytes in place of the envelope.
 
 package import CisternCompression

@@ -36,7 +36,7 @@ public final class ListState<Element> {
         try session.prepareKey(record)
         try session.finishKey()
         guard let (bytes, _) = try await session.read(record) else { return [] }
-        let places = try livePlaces(bytes)
+        let places = try livePlaces(bytes, group: StateKey.group(of: session.keyScratch))
         var elements: [Element] = []
         elements.reserveCapacity(places.count)
         for place in places { elements.append(try session.decode(bytes[place.bytes], serializer, record)) }
@@ -64,28 +64,34 @@ public final class ListState<Element> {
         try session.prepareKey(record)
         try session.finishKey()
         let expiry = session.expiry(record)
+        let stored = session.storedExpiry(record, expiry)
         session.valueScratch.removeAll(keepingCapacity: true)
         for element in elements {
             session.elementScratch.removeAll(keepingCapacity: true)
             serializer.encode(element, &session.elementScratch)
-            ListFormat.appendElement(session.elementScratch, expiry: expiry, to: &session.valueScratch)
+            ListFormat.appendElement(session.elementScratch, expiry: stored, to: &session.valueScratch)
         }
         if session.valueScratch.isEmpty { return }
         try await session.write(kind, record, expiry: expiry)
     }
 
-    func decode(_ bytes: ArraySlice<UInt8>) throws(ClientError) -> [Element] {
+    /// - Parameter group: key group of the list's key.
+    func decode(_ bytes: ArraySlice<UInt8>, group: UInt16) throws(ClientError) -> [Element] {
         var elements: [Element] = []
-        for place in try livePlaces(bytes) {
+        for place in try livePlaces(bytes, group: group) {
             elements.append(try session.decode(bytes[place.bytes], serializer, record))
         }
         return elements
     }
 
-    private func livePlaces(_ bytes: ArraySlice<UInt8>) throws(ClientError) -> [(bytes: Range<Int>, expiry: Expiry)] {
+    /// With expiries as they are by now.
+    private func livePlaces(
+        _ bytes: ArraySlice<UInt8>, group: UInt16
+    ) throws(ClientError) -> [(bytes: Range<Int>, expiry: Expiry)] {
         guard let places = ListFormat.elements(of: bytes) else {
             throw KeyedStateSession.damaged(record, "\(bytes.count) bytes are not a list")
         }
-        return places.filter { !session.isExpired($0.expiry) }
+        guard let rule = record.expiryRule(in: group) else { return places.filter { !session.isExpired($0.expiry) } }
+        return places.map { ($0.bytes, rule.current($0.expiry)) }.filter { !session.isExpired($0.1) }
     }
 }

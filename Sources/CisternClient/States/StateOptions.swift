@@ -33,7 +33,9 @@ public struct TimeToLive: Hashable, Sendable {
 }
 
 /// Settings of one state. They may change from one run of a program to the next: stored values say themselves how they
-/// were compressed and when they expire.
+/// were compressed, and a changed time to live holds for them too, counted from when they were written. What has expired by
+/// then stays expired; values from before the state had a time to live count from when it got one. A session changes it with
+/// `KeyedStateSession.setTimeToLive`.
 public struct StateOptions: Hashable, Sendable {
     /// How values are compressed before they leave the worker.
     public enum Codec: Hashable, Sendable {

@@ -66,6 +66,7 @@ enum StatusJSON {
     }
 
     private static func statistics(_ tree: TreeStatistics) -> [(String, String)] {
+        let lags = tree.reclaimLagByState.sorted { $0.key < $1.key }.map { ("\($0.key)", "\($0.value)") }
         let levels = tree.levels.map { object([("files", "\($0.files)"), ("bytes", "\($0.bytes)")]) }
         return [
             ("levels", array(levels)), ("levelZeroDepth", "\(tree.levelZeroDepth)"),
@@ -74,7 +75,8 @@ enum StatusJSON {
             ("debtBytes", "\(tree.debtBytes)"), ("runningCompactions", "\(tree.runningCompactions)"),
             ("writeDelayMilliseconds", "\(tree.writeDelayMilliseconds)"),
             ("millisecondsToStall", tree.millisecondsToStall.map { "\($0)" } ?? "null"),
-            ("reclaimLagMilliseconds", "\(tree.reclaimLagMilliseconds)"),
+            ("reclaimLagMilliseconds", "\(tree.reclaimLagMilliseconds)"), ("reclaimLagByState", object(lags)),
+            ("timeToLiveChanges", "\(tree.timeToLiveChanges)"),
             ("batches", "\(tree.batches)"), ("entries", "\(tree.entries)"), ("gets", "\(tree.gets)"),
             ("scans", "\(tree.scans)"), ("busyAnswers", "\(tree.busyAnswers)"), ("flushes", "\(tree.flushes)"),
             ("flushedBytes", "\(tree.flushedBytes)"), ("compactions", "\(tree.compactions)"),

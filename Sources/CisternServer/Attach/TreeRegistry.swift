@@ -18,6 +18,7 @@ package struct AttachedTree: Sendable {
     package let lastSequence: UInt64
     package let watermark: UInt64
     package let approximateEntries: UInt64
+    package let timeToLiveChanges: UInt64
     /// Time from the decision until the tree could be read.
     package let microseconds: UInt64
 }
@@ -294,7 +295,7 @@ package final class TreeRegistry: Sendable {
                     attachment: attachment))
             return AttachedTree(
                 resumed: resumed, lastSequence: tree.lastSequence, watermark: tree.watermark,
-                approximateEntries: tree.statistics.approximateEntries,
+                approximateEntries: tree.statistics.approximateEntries, timeToLiveChanges: tree.timeToLiveChanges,
                 microseconds: (time.monotonicNanoseconds - started) / 1000)
         }
         return .success(attached)

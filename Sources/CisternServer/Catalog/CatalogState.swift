@@ -27,7 +27,7 @@ package struct CatalogStateEntry: Equatable, Sendable {
     package let id: UInt16
     package let name: String
     package let kind: CatalogStateKind
-    /// Information for tools, 0 = none: entries carry their own expiry.
+    /// Information for tools, 0 = none: what trees go by is in their expiry rules.
     package var ttlMilliseconds: UInt64
 
     package init(id: UInt16, name: String, kind: CatalogStateKind, ttlMilliseconds: UInt64) {

@@ -105,9 +105,16 @@ extension ServerSession {
                 try state.register(
                     store: store, state: asked.name, kind: kind, ttlMilliseconds: asked.ttlMilliseconds)
             }
-            if case .success = result, kind.isPoint { await declarePointStates(handle: header.tree) }
-            return result.map { entry in
-                ControlMessage.encode(Cistern_V1_RegisterStateReply.with { $0.state = AttachAnswer.descriptor(entry) })
+            guard case .success(let entry) = result else { return result.map { _ in [] } }
+            if kind.isPoint { await declarePointStates(handle: header.tree) }
+            let told = await tellTimeToLive(asked, of: entry.id, handle: header.tree)
+            return told.mapError { Refusal($0, attempt: attempt) }.map { told in
+                ControlMessage.encode(
+                    Cistern_V1_RegisterStateReply.with {
+                        $0.state = AttachAnswer.descriptor(entry)
+                        $0.ttlChanges = told.changes
+                        $0.expiryRules = told.rules.map(AttachAnswer.rule)
+                    })
             }
         }
     }
@@ -117,6 +124,33 @@ extension ServerSession {
         await executor.run { [self] in
             guard let tree = attachedTree(handle), let store = core.catalog.store(named: tree.store) else { return }
             tree.tree.declare(pointStates: store.pointStates)
+        }
+    }
+
+    private struct ToldTimeToLive {
+        let changes: UInt64
+        let rules: [ExpiryRule]
+    }
+
+    /// Gives the tree of the handle the state's time to live, for what is stored too, and waits until that is durable. A client that
+    /// does not name the clock is one that goes by the expiries it has written.
+    private func tellTimeToLive(
+        _ asked: Cistern_V1_StateDescriptor, of state: UInt16, handle: UInt32
+    ) async -> Result<ToldTimeToLive, EngineError> {
+        await withCheckedContinuation { continuation in
+            executor.execute { [self] in
+                guard let tree = attachedTree(handle)?.tree else {
+                    return continuation.resume(returning: .failure(.closed(tree: "the tree of handle \(handle)")))
+                }
+                let answer: @Sendable (Result<UInt64, EngineError>) -> Void = { result in
+                    continuation.resume(
+                        returning: result.map { ToldTimeToLive(changes: $0, rules: tree.expiryRules(of: state)) })
+                }
+                if asked.ttlClock == .unspecified { return answer(.success(tree.timeToLiveChanges)) }
+                let ttl = StateTimeToLive(
+                    milliseconds: asked.ttlMilliseconds, isEventTime: asked.ttlClock == .event)
+                tree.declare(ttl, of: state, completion: answer)
+            }
         }
     }
 
@@ -275,6 +309,7 @@ enum AttachAnswer {
             reply.watermark = attached.watermark
             reply.restoreMicroseconds = attached.microseconds
             reply.approximateEntries = attached.approximateEntries
+            reply.ttlChanges = attached.timeToLiveChanges
         }
     }
 
@@ -284,6 +319,19 @@ enum AttachAnswer {
             $0.name = entry.name
             $0.kind = Cistern_V1_StateKind(rawValue: Int(entry.kind.rawValue)) ?? .unspecified
             $0.ttlMilliseconds = entry.ttlMilliseconds
+        }
+    }
+
+    static func rule(_ rule: ExpiryRule) -> Cistern_V1_ExpiryRule {
+        Cistern_V1_ExpiryRule.with {
+            $0.keyGroupFirst = UInt32(rule.keyGroups.first)
+            $0.keyGroupLast = UInt32(rule.keyGroups.last)
+            $0.storedTtlMilliseconds = rule.storedTTL
+            $0.ttlMilliseconds = rule.ttl
+            $0.ttlClock = rule.isEventTime ? .event : .processing
+            $0.endedProcessing = rule.endedProcessing
+            $0.endedEvent = rule.endedEvent
+            $0.expiryOfNever = rule.expiryOfNever.rawValue
         }
     }
 }

@@ -28,7 +28,7 @@ enum Suite: String, CaseIterable, Sendable {
         case .engine:
             [
                 PointCases(), MapCases(), ListCases(), FlushCases(), MergeCases(), CheckpointCases(), ForegroundCases(),
-                MemoryCases(), OpenCases(),
+                MemoryCases(), RefillCases(), OpenCases(),
             ]
         case .compaction: [MergeCases()] + CompactionCases.all + CodecCompactionCases.all
         case .codec: [CodecTimeCases()] + CodecStoreCases.all

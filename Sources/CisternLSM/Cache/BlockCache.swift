@@ -102,6 +102,7 @@ package struct BlockCacheStatistics: Equatable, Sendable {
         state.withLock { state in
             for blocks in state.written.values {
                 for place in unsafe blocks.slots.indices { unsafe drop(blocks.slots[place], &state) }
+                for number in blocks.dataPlaces.indices { unsafe drop(blocks.dataSlots[number], &state) }
                 blocks.deallocate()
             }
             while state.limboStart < state.limbo.count { reclaim(&state) }
@@ -252,28 +253,54 @@ package struct BlockCacheStatistics: Equatable, Sendable {
         }
     }
 
+    /// The same for a data block, which takes the place of blocks that are read: it counts as read once, so that it leaves
+    /// probation for the main queue, where it goes before what is read more often.
+    /// - Parameter frame: filled, of `allocate`; the cache's from here on.
+    func writeThrough(file: UInt64, block: WrittenBlocks.DataPlace, offset: UInt64, frame: CacheFrame) {
+        state.withLock { state in
+            let slot = unsafe state.written[file, default: WrittenBlocks()].addSlot(block)
+            frame.recentReads = 1
+            let key = BlockKey(file: file, offset: offset)
+            let isNew = unsafe publish(frame, word: frame.bits, slot: slot, key: key, isMetadata: false, &state)
+            invariant(isNew, "a block of file \(file) was written through twice")
+        }
+    }
+
     /// Moves what was written through for a file to the slots of the table that was opened for it.
-    /// - Parameter slot: for a place and the word that is there; nil for a place the table does not have.
-    func adopt(file: UInt64, slot: (Int, UInt) -> BlockSlot?) {
+    /// - Parameters:
+    ///   - slot: for a place and the word that is there; nil for a place the table does not have.
+    ///   - data: the same for a data block.
+    func adopt(file: UInt64, slot: (Int, UInt) -> BlockSlot?, data: (WrittenBlocks.DataPlace) -> BlockSlot?) {
         state.withLock { state in
             guard let blocks = state.written.removeValue(forKey: file) else { return }
             for place in unsafe blocks.slots.indices {
-                let old = unsafe blocks.slots[place]
-                let word = unsafe old.pointee.load(ordering: .relaxed)
-                if word == 0 { continue }
-                guard let new = unsafe slot(place, word), unsafe new.pointee.load(ordering: .relaxed) == 0 else {
-                    unsafe drop(old, &state)
-                    continue
-                }
-                unsafe state.queues.move(CacheFrame(bits: word), to: new)
-                unsafe new.pointee.store(word, ordering: .sequentiallyConsistent)
+                unsafe adopt(blocks.slots[place], &state) { unsafe slot(place, $0) }
+            }
+            for number in blocks.dataPlaces.indices {
+                unsafe adopt(blocks.dataSlots[number], &state) { _ in unsafe data(blocks.dataPlaces[number]) }
             }
             blocks.deallocate()
         }
     }
 
+    private func adopt(_ old: BlockSlot, _ state: inout State, _ slot: (UInt) -> BlockSlot?) {
+        let word = unsafe old.pointee.load(ordering: .relaxed)
+        if word == 0 { return }
+        guard let new = unsafe slot(word), unsafe new.pointee.load(ordering: .relaxed) == 0 else {
+            return unsafe drop(old, &state)
+        }
+        unsafe state.queues.move(CacheFrame(bits: word), to: new)
+        unsafe new.pointee.store(word, ordering: .sequentiallyConsistent)
+    }
+
     /// Forgets what was written through for a file that is gone.
-    package func forget(file: UInt64) { unsafe adopt(file: file) { _, _ in nil } }
+    package func forget(file: UInt64) {
+        unsafe adopt(file: file) { _, _ in
+            nil
+        } data: { _ in
+            nil
+        }
+    }
 
     // MARK: Memory
 
@@ -477,22 +504,44 @@ struct BlockKey {
 
 /// Slots for blocks of a table that no reader has opened. Each is allocated by itself: the cache knows their addresses.
 @safe struct WrittenBlocks {
+    struct DataPlace {
+        let partition: Int
+        /// Of the partition.
+        let blockCount: Int
+        let block: Int
+    }
+
+    /// Filters and indexes, by `TableSlots.writtenFilter` and `writtenIndex`.
     private(set) var slots: [BlockSlot] = unsafe []
+    /// Data blocks, few of the file's, with their places.
+    private(set) var dataSlots: [BlockSlot] = unsafe []
+    private(set) var dataPlaces: [DataPlace] = []
 
     mutating func slot(_ place: Int) -> BlockSlot {
-        while unsafe slots.count <= place {
-            let slot = BlockSlot.allocate(capacity: 1)
-            unsafe slot.initialize(to: Atomic(0))
-            unsafe slots.append(slot)
-        }
+        while unsafe slots.count <= place { unsafe slots.append(WrittenBlocks.makeSlot()) }
         return unsafe slots[place]
     }
 
+    mutating func addSlot(_ place: DataPlace) -> BlockSlot {
+        dataPlaces.append(place)
+        let slot = unsafe WrittenBlocks.makeSlot()
+        unsafe dataSlots.append(slot)
+        return unsafe slot
+    }
+
+    private static func makeSlot() -> BlockSlot {
+        let slot = BlockSlot.allocate(capacity: 1)
+        unsafe slot.initialize(to: Atomic(0))
+        return unsafe slot
+    }
+
     func deallocate() {
-        for place in unsafe slots.indices {
-            let slot = unsafe slots[place]
-            unsafe slot.deinitialize(count: 1)
-            unsafe slot.deallocate()
-        }
+        for place in unsafe slots.indices { unsafe WrittenBlocks.free(slots[place]) }
+        for number in unsafe dataSlots.indices { unsafe WrittenBlocks.free(dataSlots[number]) }
+    }
+
+    private static func free(_ slot: BlockSlot) {
+        unsafe slot.deinitialize(count: 1)
+        unsafe slot.deallocate()
     }
 }

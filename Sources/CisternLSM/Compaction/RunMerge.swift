@@ -106,6 +106,8 @@ struct Retention {
     private var liveCount = 0
     private var isStarted = false
     private let fold = FoldBuffer()
+    /// Whether reads find the newest part of the last entry in the cache.
+    private(set) var isHot = false
 
     /// - Parameters:
     ///   - runs: newest first; the tables of one are in key order and do not overlap.
@@ -132,6 +134,7 @@ struct Retention {
             if !isStarted { try start() } else if liveCount > 0 { try advance(0) }
             guard liveCount > 0 else { return nil }
             let newest = unsafe rows[order[0].input].entry
+            isHot = unsafe rows[order[0].input].isHot
             if newest.kind == .append {
                 if let kept = try foldAppends(newest) { return kept }
                 continue

@@ -19,6 +19,8 @@ internal import CisternPrimitives
     /// Absent when all are puts; when none expires.
     fileprivate(set) var kinds: UnsafeRawPointer?
     fileprivate(set) var expiries: UnsafeRawPointer?
+    /// The block is in the cache, and reads have found it there.
+    fileprivate(set) var isHot = false
 
     // Row access is unchecked: `position` is below `count`, and the starts were made from columns that were proven to fit.
 
@@ -104,6 +106,7 @@ internal import CisternPrimitives
             try fetch(handle, reader, index)
             blockNumber += 1
             try decode(handle, reader, into: &rows)
+            rows.isHot = cacheReader.map { reader.isHot(partition, blockNumber - 1, $0) } ?? false
             if let clip { cut(&rows, to: clip) }
             if rows.position < rows.count { return true }
         }

@@ -63,14 +63,14 @@ struct TableOutput: Sendable {
             ? ValueSeparation(values, clock: clock, tables: tables, valueBytesMax: options.valueBytesMax) : nil
         do throws(EngineError) {
             let writer = TableWriter(file: file, options: options, number: number, cache: cache)
-            try writer.add(separation?.stored(first, path: file.path) ?? first)
+            try writer.add(separation?.stored(first, path: file.path) ?? first, isHot: input.isHot)
             var count = 0
             var paidBytes: UInt64 = 0
             while writer.fileBytes < targetFileBytes, let entry = try input.next() {
                 if let separation {
-                    try writer.add(try separation.stored(entry, path: file.path))
+                    try writer.add(try separation.stored(entry, path: file.path), isHot: input.isHot)
                 } else {
-                    try writer.add(entry)
+                    try writer.add(entry, isHot: input.isHot)
                 }
                 count &+= 1
                 if count % TableOutput.cancellationInterval == 0 {
@@ -103,6 +103,8 @@ struct TableOutput: Sendable {
 protocol TableInput: AnyObject {
     /// Valid until the next call; nil at the end and from then on.
     func next() throws(EngineError) -> EntryView?
+    /// Of the entry that `next` returned: it stands in a block that the cache has for those who read it.
+    var isHot: Bool { get }
 }
 
 extension RunMerge: TableInput {}
@@ -112,6 +114,8 @@ package final class FlushInput: TableInput {
     private let cursor: MemtableCursor
     private let retention: Retention
     private var isStarted = false
+    /// What is read of a memtable is not known.
+    var isHot: Bool { false }
 
     /// - Parameter bottommost: no table holds older entries of the memtable's keys.
     package init(

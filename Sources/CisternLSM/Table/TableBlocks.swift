@@ -4,6 +4,16 @@ internal import CisternFileSystem
 internal import CisternPrimitives
 
 extension TableReader {
+    /// True when the block is in the cache and was read there lately.
+    /// - Parameter reader: of the calling thread, outside of an epoch.
+    func isHot(_ partition: Int, _ block: Int, _ reader: CacheReader) -> Bool {
+        guard let slot = unsafe slots.dataIfMade(partition, block) else { return false }
+        reader.enter()
+        defer { reader.leave() }
+        let word = unsafe loadSlot(slot)
+        return word != 0 && CacheFrame(bits: word).recentReads > 0
+    }
+
     // MARK: Holding: the block stays until the hold is released. Not inside an epoch, because the disk may be waited for.
 
     /// nil when the partition has no filter.

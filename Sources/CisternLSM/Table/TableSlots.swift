@@ -44,6 +44,12 @@ internal import Synchronization
         return unsafe BlockSlot(bitPattern: address).unsafelyUnwrapped + block
     }
 
+    /// nil while the partition's index was never loaded, and for a block that it does not have.
+    func dataIfMade(_ partition: Int, _ block: Int) -> BlockSlot? {
+        guard partition < count, let slots = unsafe dataSlots(partition), block < slots.count else { return nil }
+        return unsafe slots.baseAddress! + block
+    }
+
     /// Makes the slots of a partition's data blocks, unless they are there; before the index is published.
     /// - Returns: false when the partition was seen with another number of blocks: the file changed.
     func prepareData(_ partition: Int, blockCount: Int) -> Bool {
@@ -86,6 +92,11 @@ internal import Synchronization
             if place == TableSlots.writtenFilter(partition) { return unsafe filter(partition) }
             let blocks = IndexPartition(CacheFrame(bits: word)).count
             return unsafe prepareData(partition, blockCount: blocks) ? index(partition) : nil
+        } data: { place in
+            guard place.partition < count, prepareData(place.partition, blockCount: place.blockCount) else {
+                return nil
+            }
+            return unsafe dataIfMade(place.partition, place.block)
         }
     }
 

@@ -37,6 +37,20 @@ package final class TableWriter {
     private var partitionCount = 0
     private let notesPrefixes: Bool
     private var charge: MemoryCharge
+    /// Of the open block, and of all blocks less those that were put into the cache: no more goes there than was there.
+    private var blockHotEntries = 0
+    private var hotEntriesLeft = 0
+    /// Blocks of the open partition that go into the cache when it is finished.
+    private var hotBlocks: [HotBlock] = []
+
+    private struct HotBlock {
+        let number: Int
+        let offset: UInt64
+        let frame: CacheFrame
+    }
+
+    /// A block goes into the cache when at least this share of its entries came from blocks that are read there: 1 / this.
+    private static let hotShare = 4
     /// Size of the map prefix that the partition's filter got last, 0 for none.
     private var notedPrefixBytes = 0
 
@@ -65,10 +79,17 @@ package final class TableWriter {
     package var fileBytes: UInt64 { unsafe position &+ UInt64(block.byteCount &- block.rawValueBytes) }
     package var entryCount: UInt64 { unsafe summary.entryCount + UInt64(block.count) }
 
+    /// What a file that is not finished would have put into the cache.
+    deinit {
+        guard let cache else { return }
+        for block in hotBlocks { cache.giveBack(block.frame) }
+    }
+
     /// Adds an entry of any kind behind all others.
+    /// - Parameter isHot: the cache has the block it came from, for those who read it.
     /// - Throws: `invalidEntry` when the key is not greater than the one before, or key or value exceed the format.
     @inline(__always)
-    package func add(_ entry: EntryView) throws(EngineError) {
+    package func add(_ entry: EntryView, isHot: Bool = false) throws(EngineError) {
         try check(entry)
         let size = unsafe entry.key.count &+ entry.value.count &+ DataBlockBuilder.columnBytes
         if unsafe block.count > 0, unsafe block.byteCount &+ size > options.blockSizeBytes { try finishBlock() }
@@ -78,6 +99,7 @@ package final class TableWriter {
         unsafe hashes.appendInteger(hash)
         unsafe block.add(entry, hash: hash, to: &output)
         if entry.kind != .put || entry.expiry != .never { noteExpiry(entry) }
+        blockHotEntries &+= isHot ? 1 : 0
     }
 
     /// Writes what is open, the indexes and the footer, and syncs the file. The caller closes it.
@@ -211,6 +233,7 @@ package final class TableWriter {
         unsafe lastKey.reset()
         unsafe lastKey.append(block.lastKey)
         let payloadBytes = unsafe block.finish(in: &output)
+        if blockHotEntries > 0 { unsafe keepIfHot(blockAt: output.count - payloadBytes, entries: count) }
         let handle = unsafe try endBlock(at: output.count - payloadBytes, .data)
         unsafe block.begin(in: output)
         unsafe index.end(handle, expiry: blockExpiry)
@@ -237,6 +260,7 @@ package final class TableWriter {
         unsafe top.add(
             separator: index.firstSeparator,
             row: TopIndexRow(index: indexHandle, filter: filter, entryCount: partitionEntries))
+        writeThroughHotBlocks()
         unsafe index.reset()
         unsafe hashes.reset()
         partitionEntries = 0
@@ -266,6 +290,33 @@ package final class TableWriter {
         cache.writeThrough(file: number, slot: place, offset: offset, byteCount: size) { frame in
             unsafe IndexPartition.load(index, limit: offset, into: frame) == nil ? frame.bits : nil
         }
+    }
+
+    /// Copies the block for the cache, when enough of it was there before and there is room.
+    @inline(never)
+    private func keepIfHot(blockAt start: Int, entries: Int) {
+        hotEntriesLeft += blockHotEntries
+        let isHot = blockHotEntries * TableWriter.hotShare >= entries && hotEntriesLeft >= entries
+        blockHotEntries = 0
+        guard isHot, let cache else { return }
+        let payload = unsafe UnsafeRawBufferPointer(rebasing: output.bytes[start...])
+        guard case .success(let layout) = unsafe DataLayout.parse(payload),
+            let frame = cache.allocate(byteCount: CacheFrame.headerBytes + payload.count)
+        else { return }
+        unsafe frame.payload.copyMemory(from: payload.baseAddress!, byteCount: payload.count)
+        frame.setLayout(layout)
+        hotEntriesLeft -= entries
+        unsafe hotBlocks.append(HotBlock(number: index.count, offset: outputStart + UInt64(start), frame: frame))
+    }
+
+    private func writeThroughHotBlocks() {
+        guard let cache else { return }
+        for block in hotBlocks {
+            let place = unsafe WrittenBlocks.DataPlace(
+                partition: partitionCount, blockCount: index.count, block: block.number)
+            cache.writeThrough(file: number, block: place, offset: block.offset, frame: block.frame)
+        }
+        hotBlocks.removeAll(keepingCapacity: true)
     }
 
     // MARK: Output

@@ -169,6 +169,7 @@ private func engineOptions(_ configuration: ServerConfiguration) -> EngineOption
     options.table.blockSizeBytes = configuration.blockBytes
     options.table.filterBitsPerKey = configuration.filterBitsPerKey
     options.compaction.threads = configuration.compactionThreads
+    options.values.thresholdBytes = configuration.valueFileBytes
     options.backgroundBytesPerSecond = UInt64(configuration.compactionBytesPerSecond)
     return options
 }

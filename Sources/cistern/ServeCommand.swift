@@ -37,6 +37,7 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: "Filter bits for a key in a sorted file.") var filterBitsPerKey: String?
     @Option(help: "Threads that merge files.") var compactionThreads: String?
     @Option(help: "What merging may write a second while there are writes.") var compactionBytesPerSecond: String?
+    @Option(help: "Values from this size on are kept in files of their own.") var valueFileBytes: String?
     @Option(help: "Largest frame that is taken.") var frameBytesMax: String?
     @Option(help: "Requests that may be outstanding on a connection.") var connectionRequestsMax: String?
     @Option(help: "Request bytes that may be outstanding on a connection.") var connectionBytesMax: String?
@@ -52,7 +53,8 @@ struct ServeCommand: AsyncParsableCommand {
             ("memtable_bytes", memtableBytes), ("block_cache_bytes", blockCacheBytes),
             ("memory_bytes", memoryBytes), ("block_bytes", blockBytes), ("filter_bits_per_key", filterBitsPerKey),
             ("compaction_threads", compactionThreads),
-            ("compaction_bytes_per_second", compactionBytesPerSecond), ("frame_bytes_max", frameBytesMax),
+            ("compaction_bytes_per_second", compactionBytesPerSecond), ("value_file_bytes", valueFileBytes),
+            ("frame_bytes_max", frameBytesMax),
             ("connection_requests_max", connectionRequestsMax), ("connection_bytes_max", connectionBytesMax),
             ("drain", drain), ("idle_tree", idleTree), ("log_level", logLevel),
         ]

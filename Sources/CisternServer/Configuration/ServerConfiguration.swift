@@ -29,6 +29,7 @@ package struct ServerConfiguration: Equatable, Sendable {
     package var filterBitsPerKey = 10
     package var compactionThreads = 2
     package var compactionBytesPerSecond = 0
+    package var valueFileBytes = 0
     package var frameBytesMax = (16 << 20) + (64 << 10)
     package var connectionRequestsMax = 1024
     package var connectionBytesMax = 64 << 20
@@ -97,6 +98,10 @@ package struct ServerConfiguration: Equatable, Sendable {
         if compactionBytesPerSecond > 0 && compactionBytesPerSecond < 1 << 20 {
             return "compaction_bytes_per_second (\(compactionBytesPerSecond)) is below 1 MiB: a single memtable would "
                 + "be merged for minutes; raise it, or give 0 for no limit"
+        }
+        if (1..<32).contains(valueFileBytes) {
+            return
+                "value_file_bytes (\(valueFileBytes)) is below 32: what points to a value would take as much as the value"
         }
         if memtableBytes < 16 * blockBytes {
             return "memtable_bytes (\(memtableBytes)) is less than 16 blocks of block_bytes (\(blockBytes)): files "

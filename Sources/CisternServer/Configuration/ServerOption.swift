@@ -102,6 +102,9 @@ extension ServerOption {
         .bytes(
             "compaction_bytes_per_second", \.compactionBytesPerSecond, 0...1 << 40,
             "what merging may write a second while there are writes, from 1 MiB; 0 is no limit"),
+        .bytes(
+            "value_file_bytes", \.valueFileBytes, 0...16 << 20,
+            "values from this size on are kept in files of their own, 32 bytes to 16 MiB; 0: none are"),
         .bytes("frame_bytes_max", \.frameBytesMax, 1 << 20...64 << 20, "largest frame that is taken, 1 MiB to 64 MiB"),
         .count(
             "connection_requests_max", \.connectionRequestsMax, 1...1_000_000,

@@ -51,14 +51,14 @@ extension DirectoryReport {
         let found = verification
         var out =
             "\(found.directory): \(found.trees) trees, \(found.snapshots) snapshots, \(found.tables) tables with "
-            + "\(found.entries) entries in \(found.tableBytes) bytes, \(found.segments) log segments of "
-            + "\(found.logBytes) bytes\n"
+            + "\(found.entries) entries in \(found.tableBytes) bytes, \(found.valueFiles) value files of "
+            + "\(found.valueBytes) bytes, \(found.segments) log segments of \(found.logBytes) bytes\n"
         for remark in found.remarks { out += "  \(remark)\n" }
         for fault in found.faults { out += "DAMAGED \(fault.path) at byte \(fault.offset): \(fault.detail)\n" }
         if isSound {
             out +=
                 found.isDeep
-                ? "every block, entry and reference is sound\n"
+                ? "every block, entry, value and reference is sound\n"
                 : "every reference is sound; blocks of tables were not read (--deep does)\n"
         }
         return out
@@ -71,7 +71,8 @@ extension DirectoryReport {
         }
         return "{\"directory\":\(quoted(found.directory)),\"deep\":\(found.isDeep),\"ok\":\(isSound),"
             + "\"trees\":\(found.trees),\"snapshots\":\(found.snapshots),\"tables\":\(found.tables),"
-            + "\"segments\":\(found.segments),\"table_bytes\":\(found.tableBytes),\"log_bytes\":\(found.logBytes),"
+            + "\"value_files\":\(found.valueFiles),\"segments\":\(found.segments),\"table_bytes\":\(found.tableBytes),"
+            + "\"value_bytes\":\(found.valueBytes),\"log_bytes\":\(found.logBytes),"
             + "\"entries\":\(found.entries),\"faults\":\(array(faults)),"
             + "\"remarks\":\(array(found.remarks.map { quoted($0) }))}\n"
     }

@@ -49,6 +49,47 @@ private func levels(_ files: [Int: [FileRecord]]) -> [[FileRecord]] {
         #expect(pick(levels([0: [file(2, 0, 9), file(1, 0, 9)], 6: [file(3, 0, 9)]])) == nil)
     }
 
+    // MARK: Values
+
+    private func pointing(_ file: FileRecord, to values: [UInt64: UInt64], of fileBytes: UInt64 = 1064) -> FileRecord {
+        var summary = file.summary
+        summary.values = values.keys.sorted().map {
+            ValueFileUse(number: $0, fileBytes: fileBytes, entryCount: 1, recordBytes: values[$0] ?? 0)
+        }
+        return FileRecord(number: file.number, window: file.window, summary: summary)
+    }
+
+    @Test func filesThatPointToGarbageAreRewrittenWhereTheyAre() throws {
+        let files = levels([
+            3: [pointing(file(5, 0, 9), to: [90: 100])],
+            6: [pointing(file(1, 0, 9), to: [90: 300, 91: 900]), pointing(file(2, 10, 19), to: [91: 10])],
+        ])
+        #expect(pick(files) == nil)
+        var conditions = CompactionConditions(clock: clock)
+        conditions.garbageValues = [90]
+        let first = try #require(picker.pick(files, &conditions))
+        #expect(numbers(first) == [5] && first.kind == .merge && first.outputLevel == 3 && !first.isBottommost)
+        #expect(first.priority == .cleanup)
+        conditions.running = [first]
+        #expect(picker.pick(files, &conditions) == nil)
+        let rest = levels([6: files[6]])
+        conditions.running = []
+        let second = try #require(picker.pick(rest, &conditions))
+        #expect(numbers(second) == [1] && second.outputLevel == 6 && second.isBottommost)
+    }
+
+    @Test func whatATreeUsesOfAValueFileIsTheSumOverItsFiles() {
+        let usage = [
+            pointing(file(5, 0, 9), to: [90: 100]), pointing(file(1, 0, 9), to: [90: 300, 91: 1000]),
+            // A window on one of ten key groups.
+            pointing(file(2, 10, 19, window: KeyGroupRange(first: 12, last: 12)), to: [92: 500]),
+        ].valueUsage
+        #expect(usage[90]?.liveBytes == 400 && usage[90]?.deadBytes == 600 && usage[90]?.totalBytes == 1000)
+        #expect(usage[91]?.liveBytes == 1000 && usage[91]?.deadBytes == 0)
+        #expect(usage[92]?.liveBytes == 50)
+        #expect([file(1, 0, 9)].valueUsage.isEmpty)
+    }
+
     // MARK: Level 0
 
     @Test func levelZeroBecomesARunInTheDeepestFreeLevel() throws {

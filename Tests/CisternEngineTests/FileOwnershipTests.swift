@@ -9,6 +9,17 @@ import Testing
 
 private func tables(_ disk: MemoryFileSystem) -> [String] { disk.paths.filter { $0.hasSuffix(".sst") } }
 
+/// Table files and value files.
+private func everything(_ disk: MemoryFileSystem) -> [String] { disk.paths.filter { $0.hasPrefix("/data/tables/") } }
+
+/// With value files, in every second run.
+private func ownershipOptions(_ seed: UInt64) -> EngineOptions {
+    var options = smallOptions()
+    options.values.thresholdBytes = seed % 2 == 0 ? 100 : 0
+    options.values.fileBytesMax = 4 << 10
+    return options
+}
+
 @Suite struct FileOwnershipTests {
     /// Writes until a flush has begun, and runs some way into it.
     private func startJobs(_ harness: EngineHarness, _ tree: Tree, steps: Int) throws {
@@ -23,14 +34,14 @@ private func tables(_ disk: MemoryFileSystem) -> [String] { disk.paths.filter { 
     @Test func aTreeThatGoesWhileItsJobsEndLeavesNoFile() throws {
         for seed in UInt64(1)...40 {
             let disk = MemoryFileSystem(seed: seed)
-            let harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: seed)
+            let harness = try EngineHarness(ownershipOptions(seed), fileSystem: disk, seed: seed)
             var tree: Tree? = try harness.create(wholeRange)
             let id = try #require(tree).id
             try startJobs(harness, try #require(tree), steps: Int(seed) % 30)
             harness.engine.retireTree(id)
             tree = nil
             harness.scheduler.runUntilIdle()
-            #expect(tables(disk).isEmpty, "seed \(seed)")
+            #expect(everything(disk).isEmpty, "seed \(seed)")
             harness.engine.close()
         }
     }
@@ -38,13 +49,13 @@ private func tables(_ disk: MemoryFileSystem) -> [String] { disk.paths.filter { 
     @Test func aTreeThatMovesWhileItIsRetiredLeavesNoFile() throws {
         for seed in UInt64(1)...80 {
             let disk = MemoryFileSystem(seed: seed)
-            let harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: seed)
+            let harness = try EngineHarness(ownershipOptions(seed), fileSystem: disk, seed: seed)
             let tree = try harness.create(wholeRange)
             try startJobs(harness, tree, steps: Int(seed) % 50)
             tree.handOver(to: harness.scheduler.makeExecutor()) { _ in }
             harness.engine.retireTree(tree.id)
             harness.scheduler.runUntilIdle()
-            #expect(tables(disk).isEmpty, "seed \(seed)")
+            #expect(everything(disk).isEmpty, "seed \(seed)")
             harness.engine.close()
         }
     }
@@ -52,7 +63,7 @@ private func tables(_ disk: MemoryFileSystem) -> [String] { disk.paths.filter { 
     /// A commit that failed may be on disk, so its file stays until the manifest is known not to name it.
     @Test func aTreeClosedWithAnEditInDoubtGivesUpItsFileWithTheNextEdit() throws {
         let disk = MemoryFileSystem()
-        let harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: 3)
+        let harness = try EngineHarness(ownershipOptions(2), fileSystem: disk, seed: 3)
         var tree = try harness.create(wholeRange)
         let id = tree.id
         try startJobs(harness, tree, steps: 0)
@@ -66,22 +77,23 @@ private func tables(_ disk: MemoryFileSystem) -> [String] { disk.paths.filter { 
         #expect(try harness.scan(tree).count == 128)
         harness.scheduler.runUntilIdle()
         #expect(tables(disk).count == tree.statistics.levels.reduce(0) { $0 + $1.files })
+        #expect(everything(disk).count == tables(disk).count + tree.statistics.valueFiles)
         try harness.retire(id)
         harness.scheduler.runUntilIdle()
-        #expect(tables(disk).isEmpty)
+        #expect(everything(disk).isEmpty)
         harness.engine.close()
     }
 
     @Test func aTreeClosedWithAnEditInDoubtAndRetiredLeavesNoFile() throws {
         let disk = MemoryFileSystem()
-        let harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: 3)
+        let harness = try EngineHarness(ownershipOptions(2), fileSystem: disk, seed: 3)
         let tree = try harness.create(wholeRange)
         try startJobs(harness, tree, steps: 0)
         disk.inject(.init([.append, .create], error: ENOSPC) { $0.contains("MANIFEST") })
         #expect(throws: EngineError.self) { try harness.close(tree) }
         try harness.retire(tree.id)
         harness.scheduler.runUntilIdle()
-        #expect(tables(disk).isEmpty)
+        #expect(everything(disk).isEmpty)
         harness.engine.close()
     }
 

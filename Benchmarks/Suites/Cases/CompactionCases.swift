@@ -62,12 +62,25 @@ struct CompactionCases: CaseGroup {
         // The peer's filter works in compactions alone; its users look at the time of an entry that they read.
         if context.side == .ours || shape != .expiring { try runs.verify(store, of: CompactionCases.runs) }
         let onDisk = Double(store.bytesOnDisk())
+        let getCPU = shape == .large ? try hotGets(store, runs) : nil
         store.close()
         try context.remove("keep-up")
-        return [
+        var metrics: [Metric: Double] = [
             .writeAmplification: written / (bytes.written * Double(CompactionCases.rounds)),
             .spaceAmplification: onDisk / bytes.live, .diskBytes: onDisk,
         ]
+        if let getCPU { metrics[.getCPU] = getCPU }
+        return metrics
+    }
+
+    /// CPU of a get of keys that were read before, few enough for the block cache.
+    private func hotGets(_ store: any BenchStore, _ runs: Runs) throws -> Double {
+        let entries = runs.entriesPerRun / 4
+        for _ in 0..<2 { try runs.get(store, 0..<entries, of: CompactionCases.runs) }
+        let meter = ProcessMeter()
+        let rounds = 4
+        for _ in 0..<rounds { try runs.get(store, 0..<entries, of: CompactionCases.runs) }
+        return meter.cpu / Double(entries * rounds)
     }
 
     private func settings(compacts: Bool) -> StoreSettings {

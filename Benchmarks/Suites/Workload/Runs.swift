@@ -117,6 +117,21 @@ struct Runs {
         }
     }
 
+    /// Gets entries of the first run, which all must be there.
+    /// - Precondition: every key is written once.
+    func get(_ store: any BenchStore, _ positions: Range<Int>, of count: Int) throws {
+        try withKey { key in
+            let name = UnsafeRawBufferPointer(start: key, count: Workload.keyBytes)
+            for position in positions {
+                let index = UInt64(position * 7919 % entriesPerRun) * UInt64(count)
+                workload.valueKey(index, into: key)
+                guard let value = try store.get(name), value.count == valueBytes else {
+                    throw BenchFailure("\(shape): entry \(index) is missing or of another size")
+                }
+            }
+        }
+    }
+
     /// Looks for a wrong answer after a merge: an entry that must be there and is not, or the reverse.
     func verify(_ store: any BenchStore, of count: Int) throws {
         try withKey { key in

@@ -110,7 +110,7 @@ extension Engine {
 }
 
 extension Tree {
-    /// What an open tree takes beside what is counted elsewhere, as measured (docs/decisions/0088).
+    /// What an open tree takes beside what is counted elsewhere: an estimate (docs/decisions/0088).
     static let bytesInMemory = 6 << 10
 
     /// What the active memtable held after the last write. Any thread may ask.

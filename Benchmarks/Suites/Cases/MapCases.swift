@@ -9,7 +9,9 @@ struct MapCases: CaseGroup {
     func run(_ context: CaseContext) throws {
         let entries = context.scaled(2_560_000)
         let workload = Workload(entries: entries, seed: context.seed)
-        let store = try context.open("map")
+        var settings = StoreSettings()
+        settings.mapPrefixBytes = Workload.mapPrefixBytes
+        let store = try context.open("map", settings)
         let batch = WriteBatch(entriesMax: PointCases.batchEntries)
         for index in Orders.shuffled(entries, seed: context.seed) {
             let (key, value) = batch.add(.put, keyBytes: Workload.keyBytes, valueBytes: Workload.valueBytes)

@@ -61,6 +61,8 @@ struct StoreSettings {
     var compacts = true
     /// Ours only: the engine's log, synced. The peer's log is always off.
     var logs = false
+    /// The peer's only: what all entries of a map begin with, 0 where nobody iterates. Ours reads it off each key.
+    var mapPrefixBytes = 0
     var blockCompression = BlockCompression.none
     /// Values from this size on go to value files, or blob files; 0: none.
     var valueFileThresholdBytes = 0

@@ -53,6 +53,13 @@ struct RocksOptions {
             try library.set("rocksdb_options_set_level0_stop_writes_trigger", options, int: 1000)
         }
         try RocksOptions.separateValues(options, library, settings.valueFileThresholdBytes)
+        if settings.mapPrefixBytes > 0 {
+            // Filters of whole keys and of prefixes.
+            let prefix = try library.function(
+                "rocksdb_slicetransform_create_fixed_prefix", as: (@convention(c) (Int) -> Handle).self)(
+                    settings.mapPrefixBytes)
+            try library.set("rocksdb_options_set_prefix_extractor", options, handle: prefix)
+        }
         try RocksOptions.compress(options, library, settings.blockCompression)
         try RocksOptions.mergeLists(options, library)
         timeToLive = try RocksOptions.filterExpired(options, library, settings.timeToLiveMilliseconds)

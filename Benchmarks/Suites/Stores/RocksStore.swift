@@ -20,6 +20,8 @@ final class RocksStore: BenchStore {
     private let columnFamily: Handle
     private let writeOptions: Handle
     private let readOptions: Handle
+    /// Of iterators over one map: they end with it, and ask the filters for its prefix.
+    private let scanOptions: Handle
     private let flushOptions: Handle
     private let compactOptions: Handle
     private let batch: Handle
@@ -106,6 +108,10 @@ final class RocksStore: BenchStore {
         writeOptions = try library.create("rocksdb_writeoptions_create")
         try library.set("rocksdb_writeoptions_disable_WAL", writeOptions, int: 1)
         readOptions = try library.create("rocksdb_readoptions_create")
+        scanOptions = try library.create("rocksdb_readoptions_create")
+        if settings.mapPrefixBytes > 0 {
+            try library.set("rocksdb_readoptions_set_prefix_same_as_start", scanOptions, byte: 1)
+        }
         flushOptions = try library.create("rocksdb_flushoptions_create")
         compactOptions = try library.create("rocksdb_compactoptions_create")
         // Other compactions go on beside it; what is in the last level already is merged too.
@@ -189,7 +195,7 @@ final class RocksStore: BenchStore {
 
     /// An iterator for each scan, as a map state's iteration makes one.
     func scan(_ prefix: UnsafeRawBufferPointer, limit: Int) throws -> (entries: Int, bytes: Int) {
-        let cursor = calls.iterator(db, readOptions)
+        let cursor = calls.iterator(db, scanOptions)
         defer { calls.destroyIterator(cursor) }
         calls.seek(cursor, prefix.baseAddress!, prefix.count)
         var entries = 0

@@ -34,12 +34,13 @@ struct CountCommand: ParsableCommand {
         try store.flush()
         let keys = (0..<10_000).map { UInt64($0 * 7919 % CountCommand.stored) }
         try read(store, workload, keys, absent: false)
-        try scan(store, workload, 100)
+        try scan(store, workload, 300, limit: 100)
 
         try counted("get_cached", keys.count) { try read(store, workload, keys, absent: false) }
         try counted("get_absent", keys.count) { try read(store, workload, keys, absent: true) }
         try counted("multiget_100", keys.count) { try multiGet(store, workload, keys) }
-        try counted("scan_10", 300) { try scan(store, workload, 300) }
+        try counted("scan_10", 300) { try scan(store, workload, 300, limit: 10) }
+        try counted("scan_100", 300) { try scan(store, workload, 300, limit: 100) }
         try counted("put", CountCommand.written) {
             try write(store, workload, from: CountCommand.stored, count: CountCommand.written, .put)
         }
@@ -50,6 +51,7 @@ struct CountCommand: ParsableCommand {
         try counted("put_again", CountCommand.written) {
             try write(store, workload, from: CountCommand.stored, count: CountCommand.written, .put)
         }
+        try counted("rmw", CountCommand.written) { try readModifyWrite(store, workload) }
         try counted("append", CountCommand.written) {
             try write(store, workload, from: CountCommand.stored * 2, count: CountCommand.written, .append)
         }
@@ -108,12 +110,25 @@ struct CountCommand: ParsableCommand {
         }
     }
 
-    private func scan(_ store: EngineStore, _ workload: Workload, _ count: Int) throws {
+    /// Of keys that are in the memtable, in batches of one.
+    private func readModifyWrite(_ store: EngineStore, _ workload: Workload) throws {
+        let batch = WriteBatch(entriesMax: 1)
+        for index in UInt64(CountCommand.stored)..<UInt64(CountCommand.stored + CountCommand.written) {
+            batch.reset()
+            let (key, value) = batch.add(.put, keyBytes: Workload.keyBytes, valueBytes: Workload.valueBytes)
+            workload.valueKey(index, into: key)
+            try workload.check(try store.get(UnsafeRawBufferPointer(start: key, count: Workload.keyBytes)), index)
+            workload.value(index, 1, into: value)
+            try store.write(batch)
+        }
+    }
+
+    private func scan(_ store: EngineStore, _ workload: Workload, _ count: Int, limit: Int) throws {
         try withKey { key in
             for number in 0..<UInt64(count) {
                 workload.mapKey(number * Workload.mapEntries, into: key)
                 let prefix = UnsafeRawBufferPointer(start: key, count: Workload.mapPrefixBytes)
-                guard try store.scan(prefix, limit: 10).entries == 10 else {
+                guard try store.scan(prefix, limit: limit).entries == limit else {
                     throw BenchFailure("a scan missed entries")
                 }
             }

@@ -17,7 +17,10 @@ final class EngineStore: BenchStore {
     private var clock: ExpiryClock
     private var sequence: UInt64
     private var checkpoints: UInt64 = 0
-    private var result = LookupResult()
+    // Unchecked: what is measured is the engine, not this class.
+    @exclusivity(unchecked) private var result = LookupResult()
+    private var scanStart: [UInt8] = []
+    private var scanEnd: [UInt8] = []
     private let compaction = CompactionRun()
 
     /// Opens the tree that is there, or makes one for all key groups.
@@ -119,15 +122,18 @@ final class EngineStore: BenchStore {
 
     func scan(_ prefix: UnsafeRawBufferPointer, limit: Int) throws -> (entries: Int, bytes: Int) {
         owner.run()
-        let start = Array(prefix)
+        scanStart.removeAll(keepingCapacity: true)
+        scanStart.append(contentsOf: prefix)
+        scanEnd.removeAll(keepingCapacity: true)
         // The smallest key behind all that begin with the prefix, which never is all 255s.
-        var end = start
-        while end.last == 255 { end.removeLast() }
-        end[end.count - 1] += 1
+        var count = prefix.count
+        while prefix[count - 1] == 255 { count -= 1 }
+        scanEnd.append(contentsOf: prefix[..<count])
+        scanEnd[count - 1] += 1
         var entries = 0
         var bytes = 0
         _ = try tree.scan(
-            from: start, to: end, clock: clock, limits: ScanLimits(entriesMax: limit, bytesMax: .max)
+            from: scanStart, to: scanEnd, clock: clock, limits: ScanLimits(entriesMax: limit, bytesMax: .max)
         ) { entry in
             entries += 1
             bytes += entry.value.count

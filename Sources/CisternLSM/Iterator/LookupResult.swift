@@ -62,14 +62,16 @@ final class FoldBuffer {
     fileprivate(set) var expiry = Expiry.never
     /// The parts, newest first, one behind the other.
     @exclusivity(unchecked) private var parts = GrowingBuffer(capacity: 512)
-    @exclusivity(unchecked) private var partEnds: [Int] = []
+    /// Where each part ends, an `Int` each.
+    @exclusivity(unchecked) private var partEnds = GrowingBuffer()
+    private var partCount = 0
     /// The parts turned round, when there is more than one.
     private var assembled = GrowingBuffer()
 
     var isEmpty: Bool { state == .empty }
     var isComplete: Bool { state == .onPut || state == .onDelete }
     var byteCount: Int { unsafe parts.count }
-    var hasValue: Bool { unsafe !partEnds.isEmpty }
+    var hasValue: Bool { partCount > 0 }
     /// True when the parts are appends and nothing is known about what is below them.
     var isOpen: Bool { state == .open }
 
@@ -77,14 +79,15 @@ final class FoldBuffer {
         state = .empty
         expiry = .never
         unsafe parts.reset()
-        unsafe partEnds.removeAll(keepingCapacity: true)
+        unsafe partEnds.reset()
+        partCount = 0
     }
 
     func add(_ stored: MemtableEntry, in view: ArenaView) -> Bool {
         if !stored.hasPieces { return add(stored.view) }
         begin(stored.kind, stored.expiry)
         unsafe stored.forEachPart(in: view) { unsafe parts.append($0) }
-        unsafe partEnds.append(parts.count)
+        endPart()
         return state != .open
     }
 
@@ -104,7 +107,7 @@ final class FoldBuffer {
     func add(_ entry: EntryView, hash: UInt64, of table: TableReader) throws(EngineError) {
         begin(entry.kind, entry.expiry)
         unsafe try table.valueFiles().read(entry, hash: hash, of: table.path, into: &parts)
-        unsafe partEnds.append(parts.count)
+        endPart()
     }
 
     func add(_ entry: EntryView) -> Bool {
@@ -112,19 +115,29 @@ final class FoldBuffer {
         begin(entry.kind, entry.expiry)
         if entry.kind != .delete {
             unsafe parts.append(entry.value)
-            unsafe partEnds.append(parts.count)
+            endPart()
         }
         return state != .open
     }
 
     /// The concatenation, oldest part first; valid until the next `add` or `reset`.
     func value() -> UnsafeRawBufferPointer {
-        if unsafe partEnds.count <= 1 { return unsafe parts.bytes }
+        if partCount <= 1 { return unsafe parts.bytes }
         assembled.reset()
-        for index in unsafe stride(from: partEnds.count - 1, through: 0, by: -1) {
-            let start = unsafe index == 0 ? 0 : partEnds[index - 1]
-            unsafe assembled.append(UnsafeRawBufferPointer(rebasing: parts.bytes[start..<partEnds[index]]))
+        for index in stride(from: partCount - 1, through: 0, by: -1) {
+            let start = index == 0 ? 0 : partEnd(index - 1)
+            unsafe assembled.append(UnsafeRawBufferPointer(rebasing: parts.bytes[start..<partEnd(index)]))
         }
         return unsafe assembled.bytes
+    }
+
+    @inline(__always)
+    private func endPart() {
+        unsafe partEnds.appendInteger(parts.count)
+        partCount &+= 1
+    }
+
+    private func partEnd(_ index: Int) -> Int {
+        unsafe partEnds.bytes.load(fromByteOffset: index * MemoryLayout<Int>.stride, as: Int.self)
     }
 }

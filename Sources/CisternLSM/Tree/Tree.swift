@@ -63,7 +63,9 @@ package final class Tree: @unchecked Sendable {
 
     // Data, newest to oldest: active, sealed (oldest first), version.
     var active: Memtable
-    var sealed: [SealedMemtable]
+    var sealed: [SealedMemtable] { didSet { sealedCount = sealed.count } }
+    /// Of `sealed`: every read looks at it, and an array costs it a run-time check.
+    private(set) var sealedCount: Int
     let memtableGauge = Atomic<Int>(0)
     /// States that the next memtable keeps in its hash index.
     private(set) var pointStates: PointStates
@@ -153,6 +155,7 @@ package final class Tree: @unchecked Sendable {
         active = recovered.active
         pointStates = recovered.pointStates
         sealed = recovered.sealed
+        sealedCount = recovered.sealed.count
         segment = recovered.nextSegment
         unsealedLogBytes = recovered.unsealedBytes
         activeHoldsForeignLogs = recovered.activeHoldsForeignLogs

@@ -34,7 +34,7 @@ extension Tree {
     func collect(_ key: UnsafeRawBufferPointer, into result: inout LookupResult) throws(EngineError) {
         let hash = unsafe Hash64.hash(key)
         if let entry = unsafe active.find(key, hash: hash), result.add(entry, in: active.arenaView) { return }
-        for index in stride(from: sealed.count - 1, through: 0, by: -1) {
+        for index in stride(from: sealedCount - 1, through: 0, by: -1) {
             let memtable = sealed[index].memtable
             if let entry = unsafe memtable.find(key, hash: hash), result.add(entry, in: memtable.arenaView) { return }
         }

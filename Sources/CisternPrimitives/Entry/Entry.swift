@@ -17,15 +17,20 @@ public enum EntryKind: UInt8, Sendable {
 public struct Expiry: RawRepresentable, Hashable, Sendable {
     public let rawValue: UInt64
 
+    @inlinable
     public init(rawValue: UInt64) { self.rawValue = rawValue }
 
-    public static let never = Expiry(rawValue: 0)
-    static let eventTimeBit: UInt64 = 1 << 63
+    @inlinable
+    public static var never: Expiry { Expiry(rawValue: 0) }
+    @inlinable
+    static var eventTimeBit: UInt64 { 1 << 63 }
 
     public static func processingTime(milliseconds: UInt64) -> Expiry { Expiry(rawValue: milliseconds & ~eventTimeBit) }
     public static func eventTime(milliseconds: UInt64) -> Expiry { Expiry(rawValue: milliseconds | eventTimeBit) }
 
+    @inlinable
     public var isEventTime: Bool { rawValue & Expiry.eventTimeBit != 0 }
+    @inlinable
     public var milliseconds: UInt64 { rawValue & ~Expiry.eventTimeBit }
 }
 
@@ -58,7 +63,7 @@ public struct ExpiryClock: Hashable, Sendable {
     package let expiry: Expiry
     package let value: UnsafeRawBufferPointer
 
-    @inlinable
+    @inlinable @inline(__always)
     package init(
         key: UnsafeRawBufferPointer, kind: EntryKind, isPointer: Bool = false, expiry: Expiry,
         value: UnsafeRawBufferPointer

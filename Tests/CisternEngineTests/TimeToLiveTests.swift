@@ -200,6 +200,26 @@ private func key(_ number: Int) -> [UInt8] { makeKey(UInt16(number % 128), "k\(n
         harness.engine.close()
     }
 
+    /// The end of a stream is a watermark that no expiry is behind.
+    @Test(arguments: [UInt64(Int64.max), .max]) func aChangeAtTheLastWatermarkIsReadBack(watermark: UInt64) throws {
+        let disk = MemoryFileSystem()
+        var harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: 1)
+        let tree = try harness.create(wholeRange)
+        try harness.declare(tree, StateTimeToLive(milliseconds: 300, isEventTime: true), of: 1)
+        try harness.writeDurably(
+            tree, OwnedBatch([put(key(1), "v", expiry: .eventTime(milliseconds: 1100))]), watermark: watermark)
+        for milliseconds: UInt64 in [100, 500, 0] {
+            try harness.declare(tree, StateTimeToLive(milliseconds: milliseconds, isEventTime: true), of: 1)
+        }
+        harness.engine.close()
+        harness = try EngineHarness(smallOptions(), fileSystem: disk, seed: 2)
+        #expect(harness.engine.damagedParts.isEmpty)
+        let again = try harness.open(tree.id)
+        #expect(again.timeToLiveChanges == 3)
+        #expect(try harness.get(again, key(1)) == nil)
+        harness.engine.close()
+    }
+
     /// The program that made such a directory could not read rules, so there stored entries keep their expiry.
     @Test func anOlderDirectoryKeepsExpiriesAsTheyAre() throws {
         let disk = MemoryFileSystem()

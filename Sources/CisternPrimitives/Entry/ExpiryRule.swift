@@ -99,8 +99,9 @@ package struct ExpiryRule: Equatable, Sendable {
     package mutating func change(to new: StateTimeToLive, _ clock: ExpiryClock) -> Bool {
         if new.milliseconds == ttl && (ttl == 0 || new.isEventTime == isEventTime) { return false }
         let over = over(clock)
-        endedProcessing = over.processing
-        endedEvent = over.event
+        // Expiries have 63 bits, whatever a watermark may be.
+        endedProcessing = min(over.processing, Expiry.millisecondsMax)
+        endedEvent = min(over.event, Expiry.millisecondsMax)
         ttl = new.milliseconds
         if new.milliseconds > 0 { isEventTime = new.isEventTime }
         return true
@@ -131,7 +132,7 @@ extension Expiry {
         self = other.isEventTime ? .eventTime(milliseconds: bounded) : .processingTime(milliseconds: bounded)
     }
 
-    private static let millisecondsMax = UInt64(Int64.max)
+    fileprivate static let millisecondsMax = UInt64(Int64.max)
 
     /// nil when that is not after the clock's beginning.
     fileprivate func moved(from old: UInt64, to new: UInt64) -> Expiry? {

@@ -113,6 +113,8 @@ private struct States {
 
         try await set(nil)
         try await states.set("c")
+        // Without a time to live the server's time of arrival counts.
+        try await session.flush()
         backend.time.advance(milliseconds: 5000)
         #expect(try await states.read(["a", "c"]) == Reading("c", ["b", "c"], ["c"]))
         try await set(.processing(milliseconds: 6000))

@@ -61,14 +61,17 @@ private func levels(_ files: [Int: [FileRecord]]) -> [[FileRecord]] {
 
     @Test func filesThatPointToGarbageAreRewrittenWhereTheyAre() throws {
         let files = levels([
-            3: [pointing(file(5, 0, 9), to: [90: 100])],
-            6: [pointing(file(1, 0, 9), to: [90: 300, 91: 900]), pointing(file(2, 10, 19), to: [91: 10])],
+            5: [pointing(file(5, 0, 9), to: [90: 100])],
+            6: [
+                pointing(file(1, 0, 9, bytes: 1_000_000), to: [90: 300, 91: 900]),
+                pointing(file(2, 10, 19, bytes: 1_000_000), to: [91: 10]),
+            ],
         ])
         #expect(pick(files) == nil)
         var conditions = CompactionConditions(clock: clock)
         conditions.garbageValues = [90]
         let first = try #require(picker.pick(files, &conditions))
-        #expect(numbers(first) == [5] && first.kind == .merge && first.outputLevel == 3 && !first.isBottommost)
+        #expect(numbers(first) == [5] && first.kind == .merge && first.outputLevel == 5 && !first.isBottommost)
         #expect(first.priority == .cleanup)
         conditions.running = [first]
         #expect(picker.pick(files, &conditions) == nil)

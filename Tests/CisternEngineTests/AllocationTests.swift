@@ -54,6 +54,29 @@ import Testing
         withExtendedLifetime(harness) {}
     }
 
+    @Test func aScanInMemoryAllocatesNothing() throws {
+        let (harness, tree) = try filledTree()
+        // Something in the memtable as well.
+        try harness.writeDurably(tree, OwnedBatch([put(key(0), "newest")]))
+        let clock = harness.clock(tree)
+        let ranges = (0..<128).map { (makeKey(UInt16($0), ""), makeKey(UInt16($0 + 1), "")) }
+        var found = 0
+        func run() throws {
+            found = 0
+            for (start, end) in ranges {
+                _ = try tree.scan(from: start, to: end, clock: clock, limits: ScanLimits()) { _ in
+                    found += 1
+                    return true
+                }
+            }
+        }
+        try run()
+        let counted = try allocations { try run() }
+        #expect(found == AllocationTests.count)
+        #expect(counted ?? 0 == 0)
+        withExtendedLifetime(harness) {}
+    }
+
     @Test func manyReadsAtOnceAllocateNothing() throws {
         let (harness, tree) = try filledTree()
         let clock = harness.clock(tree)

@@ -5,6 +5,7 @@
 //    block      ((hash >> 32) × blocks) >> 32
 //    bit        of word i: (low 32 bits of hash × salt[i], modulo 2³²) >> 27
 
+internal import CCisternShims
 internal import CisternPrimitives
 
 enum FilterFormat {
@@ -84,6 +85,13 @@ func buildFilter(_ hashes: UnsafePointer<UInt64>, count: Int, bitsPerKey: Int, i
         unsafe frame.payload.copyMemory(from: payload.baseAddress!, byteCount: payload.count)
         frame.setLayout(Layout(blockCount: UInt32(payload.count / FilterFormat.blockBytes)))
         return nil
+    }
+
+    /// Asks for the line that `mayContain` reads of the frame in a slot; for anyone, as nothing is read.
+    @inline(__always)
+    static func prefetch(word: UInt, hash: UInt64) {
+        let offset = FilterFormat.blockOffset(hash, blockCount: Int(word >> 48))
+        unsafe cistern_prefetch(CacheFrame(bits: word).payload + offset)
     }
 
     /// Asks for the line that `mayContain` reads.

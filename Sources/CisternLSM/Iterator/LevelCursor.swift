@@ -18,30 +18,54 @@ package struct TableWindow: Sendable {
     var clip: KeyGroupRange? { keyGroups.contains(reader.summary.keyGroups) ? nil : keyGroups }
 }
 
-package final class LevelCursor {
-    /// What is walked.
-    private enum Run {
-        case windows([TableWindow])
-        /// Files of a version, as its look-ups see them: the part of a level that a scan is about.
-        case files(LevelSearch, [FileReference], Range<Int>)
-    }
+/// What a scan is about, borrowed from the scan.
+@safe struct ScanBounds {
+    let start: UnsafeRawBufferPointer
+    /// Without it; empty: no end.
+    let end: UnsafeRawBufferPointer
+    /// Bytes that all keys between them begin with.
+    let sharedCount: Int
+    /// The one map that all of them belong to.
+    let map: MapRange?
 
-    private var run: Run
+    init(from start: UnsafeRawBufferPointer, to end: UnsafeRawBufferPointer) {
+        unsafe self.start = unsafe start
+        unsafe self.end = unsafe end
+        sharedCount = unsafe commonPrefixCount(start, end)
+        map = unsafe MapRange(from: start, to: end)
+    }
+}
+
+@safe package final class LevelCursor {
+    /// What is walked: these windows, or files `range` of a level of a version, as its look-ups see them.
+    private var windows: [TableWindow] = []
+    private var search: LevelSearch?
+    /// Kept by the scan.
+    private unowned(unsafe) var version: Version?
+    private var level = 0
+    private var range = 0..<0
     private let policy: CachePolicy
     private let cacheReader: CacheReader?
     /// The one map that a scan is about: files whose filters do not know it are passed over.
     private var map: MapRange?
-    /// Files that begin at or behind this key are not entered; empty: no end.
-    private var end: [UInt8] = []
+    /// Where the range ends; empty: nowhere. And how many bytes all its keys share.
+    private var end = unsafe UnsafeRawBufferPointer(start: nil, count: 0)
+    private var sharedCount = 0
     private var number = 0
     /// Made with the first table.
-    private(set) var table: TableCursor?
+    private var table: TableCursor?
+    /// Where that stands.
+    private(set) var place: UnsafeMutablePointer<BlockPlace>?
+    /// What it walks at the moment.
+    var reader: TableReader? { table?.reader }
+    /// A seek is under way in steps, at table `number`; false as well when there is none to look into.
+    private var isAiming = false
 
     /// - Precondition: the windows are in key order and do not overlap.
     /// - Parameter reader: of the thread that owns the cursor; nil: each table's cursor makes its own.
     package init(_ windows: [TableWindow], policy: CachePolicy = .fill, reader: CacheReader? = nil) {
         cacheReader = reader
-        run = .windows(windows)
+        self.windows = windows
         self.policy = policy
     }
 
@@ -49,21 +73,26 @@ package final class LevelCursor {
         self.init(tables.map { TableWindow($0) }, policy: policy)
     }
 
-    /// Walks other files from here on, not positioned yet. What `files` and `search` refer to stays until the next call of
-    /// this or `letGo`.
-    func retarget(
-        _ search: LevelSearch, _ files: [FileReference], _ range: Range<Int>, end newEnd: [UInt8], map newMap: MapRange?
-    ) {
+    /// Walks files of a level from here on, not positioned yet.
+    /// - Parameters:
+    ///   - newVersion: kept by the caller until the next call of this or `letGo`, as is what the bounds refer to.
+    func retarget(_ newVersion: Version, level newLevel: Int, files: Range<Int>, _ bounds: ScanBounds) {
         table?.letGo()
-        run = .files(search, files, range)
-        end = newEnd
-        map = newMap
+        search = newVersion.search(newLevel)
+        unsafe version = newVersion
+        level = newLevel
+        range = files
+        unsafe end = unsafe bounds.end
+        sharedCount = bounds.sharedCount
+        map = bounds.map
     }
 
     /// Lets go of files and blocks.
     func letGo() {
         table?.letGo()
-        run = .windows([])
+        search = nil
+        unsafe version = nil
+        range = 0..<0
         map = nil
     }
 
@@ -82,11 +111,35 @@ package final class LevelCursor {
 
     /// Positions on the first key at or behind `key`.
     package func seek(to key: UnsafeRawBufferPointer) throws(EngineError) -> Bool {
+        unsafe aim(at: key)
+        unsafe try approach(key)
+        return unsafe try finishSeek(key)
+    }
+
+    // A seek in three steps. A merge makes each for all of its sources before the next, so that their waits for memory pass
+    // together.
+
+    /// Finds the table, and asks for what the next step reads.
+    func aim(at key: UnsafeRawBufferPointer) {
         table?.letGo()
-        let first = unsafe firstTable(endingAtOrBehind: key)
-        guard first < numbers.upperBound, !isBehindEnd(first) else { return false }
-        if let cursor = try open(first), unsafe try cursor.seek(to: key) { return true }
-        return try enter(first + 1)
+        number = unsafe firstTable(endingAtOrBehind: key)
+        isAiming = number < numbers.upperBound && !isBehindEnd(number)
+        guard isAiming, let search, let reader = unsafe search.openReader(number) else { return }
+        let hash = map?.hash ?? 0
+        unsafe reader._withUnsafeGuaranteedRef { unsafe $0.prefetchPartition(key, hash: hash) }
+    }
+
+    /// Asks the filter, finds the block, and asks for its lines.
+    func approach(_ key: UnsafeRawBufferPointer) throws(EngineError) {
+        if isAiming, let cursor = try open(number) { unsafe try cursor.approach(key) }
+    }
+
+    func finishSeek(_ key: UnsafeRawBufferPointer) throws(EngineError) -> Bool {
+        guard isAiming else { return false }
+        isAiming = false
+        // Without an approach the table does not know the map.
+        if let table, table.isNear, unsafe try table.seek(to: key) { return true }
+        return try enter(number + 1)
     }
 
     package func next() throws(EngineError) -> Bool {
@@ -95,37 +148,42 @@ package final class LevelCursor {
         return try enter(number + 1)
     }
 
+    /// The first entry behind the block it stands on.
+    func nextBlock() throws(EngineError) -> Bool {
+        guard let table else { return false }
+        return try table.nextBlock() ? true : enter(number + 1)
+    }
+
     // MARK: Tables
 
-    private var numbers: Range<Int> {
-        switch run {
-        case .windows(let windows): 0..<windows.count
-        case .files(_, _, let range): range
-        }
-    }
+    private var numbers: Range<Int> { search == nil ? 0..<windows.count : range }
 
     /// The cursor on table `newNumber`; nil when its filters do not know the map.
     private func open(_ newNumber: Int) throws(EngineError) -> TableCursor? {
         number = newNumber
-        switch run {
-        case .windows(let windows): return cursor(windows[newNumber])
-        case .files(let search, let files, _):
-            let reader = unsafe try search.reader(newNumber, files).takeUnretainedValue()
-            if let map, try !reader.mayContain(map, reader: cacheReader) {
-                table?.letGo()
-                return nil
-            }
-            return cursor(TableWindow(reader, keyGroups: files[newNumber].record.window))
+        guard let search, let version = unsafe version else { return cursor(windows[newNumber]) }
+        let reader: TableReader
+        if let known = unsafe search.openReader(newNumber) {
+            reader = unsafe known.takeUnretainedValue()
+        } else {
+            reader = unsafe try search.reader(newNumber, version.levels[level]).takeUnretainedValue()
         }
+        if let map, try !reader.mayContain(map, reader: cacheReader) {
+            table?.letGo()
+            return nil
+        }
+        return cursor(TableWindow(reader, keyGroups: search.window(newNumber)))
     }
 
     private func cursor(_ window: TableWindow) -> TableCursor {
         if let table {
-            table.retarget(window.reader, window: window.clip)
+            unsafe table.retarget(window.reader, window: window.clip, end: end, headOffset: sharedCount)
             return table
         }
         let made = window.reader.cursor(window: window.clip, policy: policy, reader: cacheReader)
+        unsafe made.retarget(window.reader, window: window.clip, end: end, headOffset: sharedCount)
         table = made
+        unsafe place = unsafe made.place
         return made
     }
 
@@ -140,26 +198,25 @@ package final class LevelCursor {
     }
 
     private func isBehindEnd(_ number: Int) -> Bool {
-        guard !end.isEmpty, case .files(_, let files, _) = run else { return false }
-        return compareKeys(files[number].smallestKey, end) >= 0
+        guard unsafe end.count > 0, let search else { return false }
+        return unsafe compareInPlace(search.smallestKey(number), end) >= 0
     }
 
     private func firstTable(endingAtOrBehind key: UnsafeRawBufferPointer) -> Int {
-        switch run {
-        case .files(let search, let files, let range):
-            if range.count == 1 {
-                return unsafe isBelow(files[range.lowerBound].largestKey, key) ? range.upperBound : range.lowerBound
-            }
-            return unsafe search.file(for: key) ?? range.upperBound
-        case .windows(let windows):
-            var low = 0
-            var high = windows.count
-            while low < high {
-                let middle = (low + high) / 2
-                if unsafe ends(windows[middle], before: key) { low = middle + 1 } else { high = middle }
-            }
-            return low
+        guard let search else { return unsafe firstWindow(endingAtOrBehind: key) }
+        if range.count > 1 { return unsafe search.file(for: key) ?? range.upperBound }
+        let file = range.lowerBound
+        return unsafe range.isEmpty || compareInPlace(search.largestKey(file), key) < 0 ? range.upperBound : file
+    }
+
+    private func firstWindow(endingAtOrBehind key: UnsafeRawBufferPointer) -> Int {
+        var low = 0
+        var high = windows.count
+        while low < high {
+            let middle = (low + high) / 2
+            if unsafe ends(windows[middle], before: key) { low = middle + 1 } else { high = middle }
         }
+        return low
     }
 
     private func ends(_ window: TableWindow, before key: UnsafeRawBufferPointer) -> Bool {

@@ -3,28 +3,33 @@
 internal import CisternFileSystem
 package import CisternPrimitives
 
-package final class TableCursor {
+@safe package final class TableCursor {
     /// What a streaming cursor reads at once, at least one block.
     private static let streamBytes = 1 << 20
 
     private(set) var reader: TableReader
-    private var window: KeyGroupRange?
     private let policy: CachePolicy
     private let cacheReader: CacheReader
+    // Unchecked: one owner, and nobody is called while they change.
+    /// First key of the window, empty: none.
+    @exclusivity(unchecked) private var start = GrowingBuffer()
+    /// Where the window or the range ends, whichever is first; empty: nowhere.
+    @exclusivity(unchecked) private var end = GrowingBuffer()
+    /// Where heads of keys begin, for a merge.
+    private var headOffset = 0
     private var partition = 0
     private var indexHold: BlockHold?
     private var index: IndexPartition?
     private var blockNumber = 0
-    /// Of the block below, without entries when the cursor is not positioned.
-    private var columns = DataColumns.none
+    /// Blocks of the partition before the end.
+    private var blockEnd = 0
+    /// `approach` has found partition and block of a seek that follows.
+    private(set) var isNear = false
     /// The block the cursor stands on: one of the cache, or one of the chunk.
     private var dataHold: BlockHold?
     private var streamed: DataBlock?
-    private var position = 0
-    /// Where the cursor stands.
-    private var current = EntryView.none
-    /// The block's prefix, then the current suffix: the key in one piece.
-    @exclusivity(unchecked) private var key = GrowingBuffer(capacity: 256)
+    /// Where it stands in that block. A merge steps here by itself as long as the block lasts; then it calls `nextBlock`.
+    let place: UnsafeMutablePointer<BlockPlace>
     /// Raw bytes of blocks `chunkFirst ..< chunkEnd` of the partition, for streaming.
     private var chunk: BlockMemory?
     private var chunkFirst = 0
@@ -32,21 +37,44 @@ package final class TableCursor {
 
     init(_ reader: TableReader, window: KeyGroupRange?, policy: CachePolicy, cacheReader: CacheReader) {
         self.reader = reader
-        self.window = window
         self.policy = policy
         self.cacheReader = cacheReader
+        unsafe place = .allocate(capacity: 1)
+        unsafe place.initialize(to: BlockPlace())
+        clip(window)
     }
 
     deinit {
         indexHold?.release()
         dataHold?.release()
+        unsafe place.deinitialize(count: 1)
+        unsafe place.deallocate()
     }
 
     /// Goes over to another table, not positioned there yet.
-    func retarget(_ newReader: TableReader, window newWindow: KeyGroupRange?) {
+    /// - Parameters:
+    ///   - newEnd: keys at or behind it are not shown; empty: no end.
+    ///   - newHeadOffset: bytes that all keys shown begin with.
+    func retarget(
+        _ newReader: TableReader, window: KeyGroupRange?, end newEnd: UnsafeRawBufferPointer,
+        headOffset newHeadOffset: Int
+    ) {
         letGo()
         reader = newReader
-        window = newWindow
+        headOffset = newHeadOffset
+        clip(window)
+        if unsafe newEnd.count > 0 && (end.count == 0 || compareBytes(newEnd, end.bytes) < 0) {
+            unsafe end.reset()
+            unsafe end.append(newEnd)
+        }
+    }
+
+    private func clip(_ window: KeyGroupRange?) {
+        unsafe start.reset()
+        unsafe end.reset()
+        guard let window else { return }
+        unsafe start.append(firstKey(ofGroup: window.first))
+        if window.last < .max { unsafe end.append(firstKey(ofGroup: window.last + 1)) }
     }
 
     /// Lets go of the blocks it stands on; not positioned any more.
@@ -57,124 +85,104 @@ package final class TableCursor {
         index = nil
         dataHold?.release()
         dataHold = nil
-        streamed = nil
-        chunk = nil
+        isNear = false
+        if streamed != nil { streamed = nil }
+        if chunk != nil { chunk = nil }
     }
 
-    package var isValid: Bool { columns.count > 0 }
+    package var isValid: Bool { unsafe place.pointee.isPositioned }
 
     /// Valid until the next move.
     /// - Precondition: the cursor is positioned.
     package var entry: EntryView {
         invariant(isValid, "the entry of a cursor that is not positioned")
-        return current
+        return unsafe place.pointee.entry()
     }
 
-    /// The same without the check.
-    @inline(__always)
-    var uncheckedEntry: EntryView { current }
-
     package func seekToFirst() throws(EngineError) -> Bool {
-        if let window { return try seekInside(BlockMemory(copying: firstKey(ofGroup: window.first))) }
+        if unsafe start.count > 0 { return unsafe try seekUnclipped(start.bytes) }
         try enterPartition(0)
-        return try enterBlock(0, position: 0)
+        return try enterBlock(0)
     }
 
     /// Positions on the first key at or behind `key`.
     package func seek(to target: UnsafeRawBufferPointer) throws(EngineError) -> Bool {
-        if let window {
-            let start = BlockMemory(copying: firstKey(ofGroup: window.first))
-            if unsafe compareBytes(target, UnsafeRawBufferPointer(start.bytes)) < 0 { return try seekInside(start) }
-        }
-        return unsafe try seekUnclipped(target)
+        unsafe try seekUnclipped(clipped(target))
+    }
+
+    /// The first half of a seek, which ends with asking for the block's lines. A merge does it for all of its sources before
+    /// it comes back for the second half, so that the waits pass together.
+    func approach(_ target: UnsafeRawBufferPointer) throws(EngineError) {
+        let first = unsafe clipped(target)
+        // A key before all separators is before the first key: the walk starts there.
+        unsafe try enterPartition(reader.top.partition(for: first) ?? 0)
+        guard let index else { return }
+        blockNumber = unsafe index.block(for: first) ?? 0
+        if policy == .fill { reader.prefetchData(partition, blockNumber) }
+        isNear = true
+    }
+
+    private func clipped(_ target: UnsafeRawBufferPointer) -> UnsafeRawBufferPointer {
+        unsafe start.count > 0 && compareBytes(target, start.bytes) < 0 ? start.bytes : target
     }
 
     package func next() throws(EngineError) -> Bool {
-        if step() { return true }
         guard isValid else { return false }
-        if position + 1 < columns.count {
-            // The next entry lies behind the window.
-            leave()
-            return false
-        }
-        return try enterNextBlock()
+        return unsafe place.pointee.step() ? true : try nextBlock()
     }
 
-    /// The next entry of the same block. False: not moved; there is none in the block, or it lies behind the window.
-    @inline(__always)
-    func step() -> Bool { position &+ 1 < columns.count && show(position &+ 1) }
-
-    private func seekInside(_ start: BlockMemory) throws(EngineError) -> Bool {
-        unsafe try seekUnclipped(UnsafeRawBufferPointer(start.bytes))
-    }
-
-    private func seekUnclipped(_ target: UnsafeRawBufferPointer) throws(EngineError) -> Bool {
+    /// The first entry of the next block; false when the table, its window or the range ends with this one.
+    func nextBlock() throws(EngineError) -> Bool {
+        let goesOn = unsafe place.pointee.showsWholeBlock
         leave()
-        // A key before all separators is before the first key: the walk starts there.
-        unsafe try enterPartition(reader.top.partition(for: target) ?? 0)
-        guard let index else { return false }
-        blockNumber = unsafe index.block(for: target) ?? 0
-        let candidate = try loadBlock(index, blockNumber)
-        let found = unsafe candidate.lowerBound(target)
-        if found == candidate.count { return try enterNextBlock() }
-        return enter(candidate, at: found)
+        guard goesOn, let index else { return false }
+        if blockNumber + 1 < blockEnd { return try enterBlock(blockNumber + 1) }
+        guard blockEnd == index.count, partition + 1 < reader.top.count else { return false }
+        // A separator is not greater than the keys behind it.
+        if unsafe end.count > 0 && compareInPlace(reader.top.separator(partition + 1), end.bytes) >= 0 { return false }
+        try enterPartition(partition + 1)
+        return try enterBlock(0)
     }
 
     // MARK: Steps
 
+    private func seekUnclipped(_ target: UnsafeRawBufferPointer) throws(EngineError) -> Bool {
+        if !isNear { unsafe try approach(target) }
+        isNear = false
+        guard let index else { return false }
+        let candidate = try loadBlock(index, blockNumber)
+        return unsafe try enter(candidate, at: candidate.lowerBound(target))
+    }
+
     private func enterPartition(_ number: Int) throws(EngineError) {
         partition = number
-        chunk = nil
+        isNear = false
+        if chunk != nil { chunk = nil }
         leave()
         index = nil
         indexHold?.release()
         indexHold = nil
         let hold = try reader.holdIndex(number, policy, cacheReader)
         indexHold = hold
-        index = IndexPartition(hold.frame)
+        let found = IndexPartition(hold.frame)
+        index = found
+        blockEnd = unsafe end.count == 0 ? found.count : found.blockCount(before: end.bytes)
     }
 
-    private func enterNextBlock() throws(EngineError) -> Bool {
-        leave()
-        guard let index else { return false }
-        if blockNumber + 1 < index.count { return try enterBlock(blockNumber + 1, position: 0) }
-        if partition + 1 >= reader.top.count { return false }
-        try enterPartition(partition + 1)
-        return try enterBlock(0, position: 0)
-    }
-
-    private func enterBlock(_ number: Int, position: Int) throws(EngineError) -> Bool {
+    private func enterBlock(_ number: Int) throws(EngineError) -> Bool {
         guard let index else { return false }
         blockNumber = number
-        return enter(try loadBlock(index, number), at: position)
+        return try enter(try loadBlock(index, number), at: 0)
     }
 
-    private func enter(_ block: DataColumns, at newPosition: Int) -> Bool {
-        columns = block
-        unsafe key.reset()
-        unsafe key.append(block.prefix)
-        if show(newPosition) { return true }
-        leave()
-        return false
+    /// Stands on the entry; when it is none of the block, on the one that follows.
+    private func enter(_ block: DataColumns, at position: Int) throws(EngineError) -> Bool {
+        let limit = unsafe end.count == 0 ? block.count : block.countBefore(end.bytes)
+        unsafe place.pointee.enter(block, at: position, limit: limit, headOffset: headOffset)
+        return position < limit ? true : try nextBlock()
     }
 
-    private func leave() {
-        columns = .none
-        position = 0
-        current = .none
-    }
-
-    /// Moves to an entry of the block; false, and not moved, when it lies behind the window.
-    @inline(__always)
-    private func show(_ newPosition: Int) -> Bool {
-        unsafe key.truncate(to: columns.prefix.count)
-        unsafe key.append(columns.suffix(newPosition))
-        let bytes = unsafe key.bytes
-        if let window, unsafe bytes.count < keyGroupBytes || keyGroup(of: bytes) > window.last { return false }
-        position = newPosition
-        current = unsafe columns.entry(newPosition, key: bytes)
-        return true
-    }
+    private func leave() { unsafe place.pointee.leave() }
 
     // MARK: Blocks
 
@@ -183,8 +191,14 @@ package final class TableCursor {
         case .fill:
             dataHold?.release()
             dataHold = nil
-            let hold = try reader.holdData(partition, number, index.handle(number), cacheReader)
+            let hold: BlockHold
+            if let cached = reader.holdCachedData(partition, number, cacheReader) {
+                hold = cached
+            } else {
+                hold = try reader.holdData(partition, number, index.handle(number), cacheReader)
+            }
             dataHold = hold
+            if number + 1 < blockEnd { reader.prefetchData(partition, number + 1) }
             return DataColumns(hold.frame)
         case .stream:
             let block = try streamBlock(index, number)
@@ -212,14 +226,5 @@ package final class TableCursor {
         chunk = memory
         chunkFirst = first
         chunkEnd = end
-    }
-}
-
-extension EntryView {
-    /// What a cursor shows that does not stand on an entry.
-    static var none: EntryView {
-        unsafe EntryView(
-            key: UnsafeRawBufferPointer(start: nil, count: 0), kind: .delete, expiry: .never,
-            value: UnsafeRawBufferPointer(start: nil, count: 0))
     }
 }

@@ -22,6 +22,15 @@ internal import CisternPrimitives
     @inline(__always)
     mutating func reset() { count = 0 }
 
+    /// The same, giving back what is beyond so many bytes of memory.
+    mutating func reset(keepingAtMost kept: Int) {
+        count = 0
+        if capacity <= kept { return }
+        unsafe base.deallocate()
+        capacity = kept
+        unsafe base = .allocate(byteCount: capacity, alignment: 16)
+    }
+
     /// - Precondition: `newCount` is at most `count`.
     @inline(__always)
     mutating func truncate(to newCount: Int) {

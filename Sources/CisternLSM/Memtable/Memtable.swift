@@ -295,8 +295,16 @@ package final class Memtable: @unchecked Sendable {
     /// A cursor that is asked for keys from `start` on and before `end` (empty: no end) only. Where that is within one state
     /// of one key group it costs nothing that the other states do not have to be sorted.
     package func cursor(from start: [UInt8], to end: [UInt8]) -> MemtableCursor {
-        guard let state = onlyState(from: start, to: end), !hasOverflowed else { return cursor() }
-        return MemtableCursor(self, states.contains(state: state) ? .points : .ordered)
+        let wanted: MemtableCursor.Scope = unsafe start.withUnsafeBytes { (first: UnsafeRawBufferPointer) in
+            unsafe end.withUnsafeBytes { (last: UnsafeRawBufferPointer) in unsafe scope(from: first, to: last) }
+        }
+        return MemtableCursor(self, wanted)
+    }
+
+    /// The part of the entries that a range is about.
+    func scope(from start: UnsafeRawBufferPointer, to end: UnsafeRawBufferPointer) -> MemtableCursor.Scope {
+        guard let state = unsafe onlyState(from: start, to: end), !hasOverflowed else { return .all }
+        return states.contains(state: state) ? .points : .ordered
     }
 
     var root: UInt32 { unsafe tree.root }
@@ -319,13 +327,16 @@ package final class Memtable: @unchecked Sendable {
 }
 
 /// The state that every key of a range is of, when the range is within one state of one key group.
-private func onlyState(from start: [UInt8], to end: [UInt8]) -> UInt16? {
+private func onlyState(from start: UnsafeRawBufferPointer, to end: UnsafeRawBufferPointer) -> UInt16? {
     let prefixBytes = EngineLimits.keyBytesMin
     guard start.count >= prefixBytes, end.count >= prefixBytes else { return nil }
-    func prefix(_ key: [UInt8]) -> UInt32 { key[..<prefixBytes].reduce(0) { $0 << 8 | UInt32($1) } }
-    let first = prefix(start)
-    let isBeforeNext = end.count == prefixBytes && prefix(end) == first &+ 1
-    return prefix(end) == first || isBeforeNext ? UInt16(truncatingIfNeeded: first) : nil
+    func prefix(_ key: UnsafeRawBufferPointer) -> UInt32 {
+        unsafe UInt32(bigEndian: key.loadUnaligned(as: UInt32.self))
+    }
+    let first = unsafe prefix(start)
+    let last = unsafe prefix(end)
+    let isBeforeNext = end.count == prefixBytes && last == first &+ 1
+    return last == first || isBeforeNext ? UInt16(truncatingIfNeeded: first) : nil
 }
 
 /// A delete has neither value nor expiry, whatever its sender wrote into the columns.

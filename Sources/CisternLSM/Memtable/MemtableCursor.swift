@@ -19,9 +19,12 @@ package final class MemtableCursor {
     private static let beforeTerminal: Int32 = -1
     /// Entries of the sorted list that are asked for ahead of time.
     private static let prefetchDistance = 8
+    /// Memory that stays with a cursor that is used again.
+    private static let keptBytesMax = 64 << 10
 
-    private let memtable: Memtable
-    private let scope: Scope
+    /// nil while a scan that may use it again has let go of it.
+    private var memtable: Memtable?
+    private var scope: Scope
     private var view: ArenaView
     private var stack: [Frame] = []
     private var points: SortedEntries?
@@ -39,6 +42,20 @@ package final class MemtableCursor {
         self.memtable = memtable
         self.scope = scope
         view = memtable.arenaView
+    }
+
+    /// Goes over to another memtable, not positioned yet.
+    func retarget(_ newMemtable: Memtable, _ newScope: Scope) {
+        memtable = newMemtable
+        scope = newScope
+    }
+
+    /// Lets go of the memtable; not positioned any more.
+    func letGo() {
+        memtable = nil
+        points = nil
+        current = 0
+        assembled.reset(keepingAtMost: MemtableCursor.keptBytesMax)
     }
 
     package var isValid: Bool { current != 0 }
@@ -62,7 +79,7 @@ package final class MemtableCursor {
 
     package func seekToFirst() -> Bool {
         restart()
-        if scope != .points { _ = descend(memtable.root) }
+        if scope != .points { _ = descend(root) }
         loadPoint()
         return choose()
     }
@@ -98,6 +115,8 @@ package final class MemtableCursor {
         return current != 0
     }
 
+    private var root: UInt32 { memtable?.root ?? 0 }
+
     private func restart() {
         stack.removeAll(keepingCapacity: true)
         ordered = 0
@@ -105,6 +124,7 @@ package final class MemtableCursor {
         current = 0
         assembledReference = 0
         pointIndex = 0
+        guard let memtable else { preconditionFailure("a cursor without a memtable is positioned") }
         view = memtable.arenaView
         points = scope != .ordered && memtable.pointCount > 0 ? memtable.sortedPoints() : nil
     }
@@ -142,7 +162,7 @@ package final class MemtableCursor {
     // MARK: Radix tree
 
     private func seekOrdered(_ key: UnsafeRawBufferPointer) -> Bool {
-        var reference = memtable.root
+        var reference = root
         var depth = 0
         while reference != 0 {
             if reference & radixEntryBit != 0 {

@@ -12,6 +12,7 @@
 //
 // Nothing is read before `DataLayout` has proven that the columns fill the payload exactly and the ends ascend.
 
+internal import CCisternShims
 internal import CisternPrimitives
 
 /// On disk: never renumber.
@@ -188,6 +189,34 @@ private func endsAscend(
     @inline(__always)
     init(_ frame: CacheFrame) { unsafe self.init(base: UnsafeRawPointer(frame.payload), layout: frame.layout()) }
 
+    /// The word of a slot for the frame: the address, and above it in which line of the frame the tags begin, when that number
+    /// has 16 bits. So a look-up asks for the tags and for the header that says where they are at the same time.
+    static func word(_ frame: CacheFrame) -> UInt {
+        let line = UInt(CacheFrame.headerBytes + frame.layout(as: DataLayout.self).tags) / UInt(CacheFrame.alignment)
+        return frame.bits | (line <= 0xFFFF ? line << 48 : 0)
+    }
+
+    /// Asks for what `find` reads first of the frame in a slot: its header, the tags, and the prefix behind them.
+    @inline(__always)
+    static func prefetch(word: UInt) {
+        let base = unsafe CacheFrame(bits: word).base
+        let tags = unsafe base + Int(word >> 48) &* CacheFrame.alignment
+        unsafe cistern_prefetch(base)
+        unsafe cistern_prefetch(tags)
+        unsafe cistern_prefetch(tags + CacheFrame.alignment)
+    }
+
+    /// The same for what a walk reads: the suffixes lie before the tags as a rule. The processor gets lines in pairs.
+    @inline(__always)
+    static func prefetchWalk(word: UInt) {
+        let base = unsafe CacheFrame(bits: word).base
+        let tags = unsafe base + Int(word >> 48) &* CacheFrame.alignment
+        unsafe cistern_prefetch(base)
+        unsafe cistern_prefetch(tags)
+        unsafe cistern_prefetch(tags - 2 &* CacheFrame.alignment)
+        unsafe cistern_prefetch(tags - 4 &* CacheFrame.alignment)
+    }
+
     // Element access is unchecked: `DataLayout.parse` has proven that all slices lie inside the payload.
 
     /// The key of entry `index` without the block's prefix.
@@ -200,6 +229,9 @@ private func endsAscend(
         return unsafe slice(column, base + layout.keyEnds, index, layout.has(DataBlockFlags.wideKeyEnds))
     }
 
+    /// No suffix is longer.
+    var suffixBytesMax: Int { layout.suffixSize }
+
     @inline(__always)
     func value(_ index: Int) -> UnsafeRawBufferPointer {
         guard layout.has(DataBlockFlags.valueEnds) else {
@@ -207,6 +239,17 @@ private func endsAscend(
         }
         return unsafe slice(base, base + layout.valueEnds, index, layout.has(DataBlockFlags.wideValueEnds))
     }
+
+    /// True for a put that has its value beside it.
+    @inline(__always)
+    func isPut(_ index: Int) -> Bool {
+        guard layout.has(DataBlockFlags.kinds) else { return true }
+        return unsafe base.load(fromByteOffset: layout.kinds &+ index, as: UInt8.self) == EntryKind.put.rawValue
+    }
+
+    /// No entry is a delete or an append, and none expires.
+    @inline(__always)
+    var hasOnlyLastingPuts: Bool { !layout.has(DataBlockFlags.kinds | DataBlockFlags.expiries) }
 
     @inline(__always)
     private func kind(_ index: Int) -> (kind: EntryKind, isPointer: Bool) {
@@ -277,10 +320,20 @@ private func endsAscend(
         var low = 0
         var high = count
         while low < high {
-            let middle = (low + high) / 2
-            if unsafe compareBytes(suffix(middle), rest) < 0 { low = middle + 1 } else { high = middle }
+            let middle = (low &+ high) / 2
+            if unsafe compareInPlace(suffix(middle), rest) < 0 { low = middle &+ 1 } else { high = middle }
         }
         return low
+    }
+
+    /// Entries before `end`: most blocks of a range lie wholly before its end, so the last is looked at first.
+    func countBefore(_ end: UnsafeRawBufferPointer) -> Int {
+        let shared = unsafe commonPrefixCount(prefix, end)
+        if unsafe shared < prefix.count {
+            return unsafe shared == end.count || prefix[shared] > end[shared] ? 0 : count
+        }
+        let rest = unsafe UnsafeRawBufferPointer(rebasing: end[prefix.count...])
+        return unsafe compareInPlace(suffix(count &- 1), rest) < 0 ? count : lowerBound(end)
     }
 
     @inline(__always)

@@ -81,8 +81,47 @@ extension TableReader {
                 discard(frame, isCached)
                 throw error
             }
-            if let hold = unsafe publish(frame, isCached, frame.bits, slot, handle, isMetadata: false) { return hold }
+            let shown = DataColumns.word(frame)
+            if let hold = unsafe publish(frame, isCached, shown, slot, handle, isMetadata: false) { return hold }
         }
+    }
+
+    /// The same when the block is in memory, which a walk asks first.
+    /// - Precondition: the caller holds the partition's index.
+    @inline(__always)
+    func holdCachedData(_ partition: Int, _ number: Int, _ reader: CacheReader) -> BlockHold? {
+        reader.enter()
+        let word = unsafe loadSlot(slots.data(partition, number))
+        if word == 0 {
+            reader.leave()
+            return nil
+        }
+        let frame = CacheFrame(bits: word)
+        frame.pin()
+        frame.touch()
+        reader.leave()
+        reader.countHit()
+        return BlockHold(pinned: frame)
+    }
+
+    /// Asks for the lines that a walk reads first when it comes to the block. A frame that leaves the cache meanwhile is still
+    /// memory, and nothing of it is looked at.
+    /// - Precondition: as above.
+    @inline(__always)
+    func prefetchData(_ partition: Int, _ number: Int) {
+        let word = unsafe loadSlot(slots.data(partition, number))
+        if word != 0 { DataColumns.prefetchWalk(word: word) }
+    }
+
+    /// The same for the partition where a walk from `key` on begins.
+    /// - Parameter hash: what its filter will be asked for.
+    @inline(__always)
+    func prefetchPartition(_ key: UnsafeRawBufferPointer, hash: UInt64) {
+        let partition = unsafe top.partition(for: key) ?? 0
+        let filter = unsafe loadSlot(slots.filter(partition))
+        if filter != 0 { FilterPartition.prefetch(word: filter, hash: hash) }
+        let index = unsafe loadSlot(slots.index(partition))
+        if index != 0 { IndexPartition.prefetch(word: index) }
     }
 
     private func loadData(_ handle: BlockHandle, into frame: CacheFrame) throws(EngineError) {

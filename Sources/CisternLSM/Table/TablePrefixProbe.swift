@@ -12,12 +12,34 @@ extension TableReader {
         var partition = unsafe top.partition(for: range.prefix) ?? 0
         let reader = reader ?? CacheReader(cache)
         repeat {
-            guard let hold = try holdFilter(partition, reader) else { return true }
-            defer { hold.release() }
-            if FilterPartition(hold.frame).mayContain(range.hash) { return true }
+            if try mayContain(range.hash, partition, reader) { return true }
             partition += 1
         } while unsafe partition < top.count && startsInside(top.separator(partition), range.prefix)
         return false
+    }
+
+    @inline(__always)
+    private func mayContain(_ hash: UInt64, _ partition: Int, _ reader: CacheReader) throws(EngineError) -> Bool {
+        reader.enter()
+        let word = unsafe loadSlot(slots.filter(partition))
+        if word == 0 {
+            reader.leave()
+            return try mayContainLoading(hash, partition, reader)
+        }
+        defer { reader.leave() }
+        if word == TableSlots.noFilter { return true }
+        reader.countHit()
+        CacheFrame(bits: word).touch()
+        return FilterPartition(word: word).mayContain(hash)
+    }
+
+    @inline(never)
+    private func mayContainLoading(
+        _ hash: UInt64, _ partition: Int, _ reader: CacheReader
+    ) throws(EngineError) -> Bool {
+        guard let hold = try holdFilter(partition, reader) else { return true }
+        defer { hold.release() }
+        return FilterPartition(hold.frame).mayContain(hash)
     }
 
     /// A separator may be shorter than the keys behind it.

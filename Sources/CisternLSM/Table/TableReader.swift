@@ -129,6 +129,7 @@ package import CisternPrimitives
         guard let number = unsafe IndexPartition(indexFrame).block(for: key) else { return .passed }
         let dataWord = unsafe loadSlot(slots.data(partition, number))
         if dataWord == 0 { return .notInMemory }
+        DataColumns.prefetch(word: dataWord)
         reader.countHit()
         let frame = CacheFrame(bits: dataWord)
         frame.touch()

@@ -63,23 +63,10 @@ extension Tree {
             scanner.finish()
             self.scanner = scanner
         }
-        let cursor = scanner.cursor
-        var isPositioned = try scanner.begin(
+        let isPositioned = try scanner.begin(
             from: start, to: end, clock: clock, rules: state.expiryRules, keysOnly: keysOnly, active: active,
             sealed: sealed, version: version)
-        var entries = 0
-        var bytes = 0
-        while isPositioned {
-            let entry = cursor.entry
-            if entries >= limits.entriesMax || (bytes >= limits.bytesMax && entries > 0) {
-                return unsafe Array(entry.key)
-            }
-            entries += 1
-            unsafe bytes += entry.key.count + (keysOnly ? 0 : entry.value.count)
-            let goesOn = visit(entry)
-            isPositioned = try cursor.next()
-            if !goesOn { return unsafe isPositioned ? Array(cursor.entry.key) : nil }
-        }
-        return nil
+        guard isPositioned, try scanner.cursor.show(limits, keysOnly: keysOnly, visit) else { return nil }
+        return unsafe Array(scanner.cursor.entry.key)
     }
 }

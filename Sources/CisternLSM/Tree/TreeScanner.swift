@@ -8,13 +8,16 @@ internal import CisternPrimitives
 @safe final class TreeScanner {
     let cursor = MergingCursor()
     private let reader: CacheReader
-    /// Cursors over files; the first `used` belong to the scan.
-    private var levels: [LevelCursor] = []
+    // Unchecked: one owner, and nobody is called while they change.
+    /// Cursors over files and memtables; the first `used` and `usedMemtables` belong to the scan.
+    @exclusivity(unchecked) private var levels: [LevelCursor] = []
     private var used = 0
+    @exclusivity(unchecked) private var memtables: [MemtableCursor] = []
+    private var usedMemtables = 0
     /// Keeps the files of the scan.
     private var version: Version?
     /// Start and end of the range, one behind the other.
-    private var bounds = GrowingBuffer(capacity: 256)
+    @exclusivity(unchecked) private var bounds = GrowingBuffer(capacity: 256)
     private var startCount = 0
 
     init(reader: CacheReader) { self.reader = reader }
@@ -27,49 +30,56 @@ internal import CisternPrimitives
         from start: [UInt8], to end: [UInt8], clock: ExpiryClock, rules: ExpiryRules, keysOnly: Bool, active: Memtable,
         sealed: [SealedMemtable], version: Version
     ) throws(EngineError) -> Bool {
-        bounds.reset()
-        bounds.append(start)
-        startCount = bounds.count
-        bounds.append(end)
+        unsafe bounds.reset()
+        unsafe bounds.append(start)
+        startCount = unsafe bounds.count
+        unsafe bounds.append(end)
         let first = unsafe UnsafeRawBufferPointer(rebasing: bounds.bytes[..<startCount])
         let last = unsafe UnsafeRawBufferPointer(rebasing: bounds.bytes[startCount...])
-        unsafe cursor.begin(from: first, to: last, clock: clock, rules: rules, skipsPointed: keysOnly)
+        let range = unsafe ScanBounds(from: first, to: last)
+        cursor.begin(range, clock: clock, rules: rules, skipsPointed: keysOnly)
         self.version = version
-        if !active.isEmpty { cursor.add(.memtable(active.cursor(from: start, to: end))) }
-        for memtable in sealed.reversed() { cursor.add(.memtable(memtable.memtable.cursor(from: start, to: end))) }
-        let map = unsafe MapRange(from: first, to: last)
+        if !active.isEmpty { add(active, range) }
+        for index in stride(from: sealed.count - 1, through: 0, by: -1) { add(sealed[index].memtable, range) }
         for level in 0..<version.levels.count {
-            let files = version.levels[level]
-            if files.isEmpty { continue }
             let search = version.search(level)
             if level > 0 {
-                add(search, files, 0..<files.count, end, map)
+                if search.count > 0 { add(version, level, 0..<search.count, range) }
                 continue
             }
-            for file in 0..<files.count
-            where compareKeys(files[file].largestKey, start) >= 0
-                && (end.isEmpty || compareKeys(files[file].smallestKey, end) < 0)
-            {
-                add(search, files, file..<(file + 1), end, map)
+            for file in 0..<search.count where unsafe search.meets(file, from: first, to: last) {
+                add(version, level, file..<(file + 1), range)
             }
         }
         return unsafe try cursor.seek(to: first)
     }
 
-    private func add(
-        _ search: LevelSearch, _ files: [FileReference], _ range: Range<Int>, _ end: [UInt8], _ map: MapRange?
-    ) {
-        if used == levels.count { levels.append(LevelCursor([], reader: reader)) }
-        levels[used].retarget(search, files, range, end: end, map: map)
-        cursor.add(.level(levels[used]))
+    private func add(_ memtable: Memtable, _ bounds: ScanBounds) {
+        let scope = unsafe memtable.scope(from: bounds.start, to: bounds.end)
+        if unsafe usedMemtables == memtables.count {
+            unsafe memtables.append(MemtableCursor(memtable, scope))
+        } else {
+            unsafe memtables[usedMemtables].retarget(memtable, scope)
+        }
+        cursor.add(.memtable(unsafe memtables[usedMemtables]))
+        usedMemtables += 1
+    }
+
+    private func add(_ version: Version, _ number: Int, _ files: Range<Int>, _ bounds: ScanBounds) {
+        if unsafe used == levels.count { unsafe levels.append(LevelCursor([], reader: reader)) }
+        let level = unsafe levels[used]
+        level.retarget(version, level: number, files: files, bounds)
+        cursor.add(.level(level))
         used += 1
     }
 
     /// Lets go of files, blocks and memtables.
     func finish() {
         cursor.finish()
-        for level in 0..<used { levels[level].letGo() }
+        for level in 0..<used { unsafe levels[level].letGo() }
         used = 0
+        for index in 0..<usedMemtables { unsafe memtables[index].letGo() }
+        usedMemtables = 0
         version = nil
     }
 }

@@ -10,6 +10,9 @@ internal import Synchronization
     private let largest: OwnedKeyColumn?
     /// First and last key group of each file's window.
     private let windows: UnsafeMutablePointer<(first: UInt16, last: UInt16)>
+    /// First and last visible key of each file, and the memory they lie in.
+    private let bounds: UnsafeMutablePointer<(smallest: UnsafeRawBufferPointer, largest: UnsafeRawBufferPointer)>
+    private let keys: UnsafeMutableRawBufferPointer
     /// Unretained: the version has the files, which have their readers. 0 until the file is first read.
     private let readers: UnsafeMutablePointer<Atomic<UInt>>
 
@@ -18,9 +21,16 @@ internal import Synchronization
         largest = isSorted ? OwnedKeyColumn(files.map(\.largestKey)) : nil
         unsafe windows = .allocate(capacity: max(files.count, 1))
         unsafe readers = .allocate(capacity: max(files.count, 1))
+        unsafe bounds = .allocate(capacity: max(files.count, 1))
+        let keyBytes = files.reduce(0) { $0 + $1.smallestKey.count + $1.largestKey.count }
+        unsafe keys = .allocate(byteCount: max(keyBytes, 1), alignment: 8)
+        var position = 0
         for (index, file) in files.enumerated() {
             unsafe (windows + index).initialize(to: (file.record.window.first, file.record.window.last))
             unsafe (readers + index).initialize(to: Atomic(0))
+            let smallest = unsafe LevelSearch.copy(file.smallestKey, to: keys, &position)
+            let largest = unsafe LevelSearch.copy(file.largestKey, to: keys, &position)
+            unsafe (bounds + index).initialize(to: (smallest, largest))
         }
     }
 
@@ -28,6 +38,17 @@ internal import Synchronization
         largest?.deallocate()
         unsafe windows.deallocate()
         unsafe readers.deallocate()
+        unsafe bounds.deallocate()
+        unsafe keys.deallocate()
+    }
+
+    private static func copy(
+        _ key: [UInt8], to memory: UnsafeMutableRawBufferPointer, _ position: inout Int
+    ) -> UnsafeRawBufferPointer {
+        let place = unsafe UnsafeMutableRawBufferPointer(rebasing: memory[position..<(position + key.count)])
+        unsafe place.copyBytes(from: key)
+        position += key.count
+        return UnsafeRawBufferPointer(place)
     }
 
     /// The one file of a sorted level that may hold the key.
@@ -43,6 +64,26 @@ internal import Synchronization
     func shows(_ group: UInt16, _ file: Int) -> Bool {
         let window = unsafe windows[file]
         return window.first <= group && group <= window.last
+    }
+
+    @inline(__always)
+    func window(_ file: Int) -> KeyGroupRange {
+        let window = unsafe windows[file]
+        return KeyGroupRange(first: window.first, last: window.last)
+    }
+
+    /// Bounds of the visible keys, the largest included.
+    @inline(__always)
+    func smallestKey(_ file: Int) -> UnsafeRawBufferPointer { unsafe bounds[file].smallest }
+
+    @inline(__always)
+    func largestKey(_ file: Int) -> UnsafeRawBufferPointer { unsafe bounds[file].largest }
+
+    /// False when all of the file's keys lie before `start`, or at or behind `end`, which is nowhere when empty.
+    @inline(__always)
+    func meets(_ file: Int, from start: UnsafeRawBufferPointer, to end: UnsafeRawBufferPointer) -> Bool {
+        unsafe compareInPlace(largestKey(file), start) >= 0
+            && (end.count == 0 || compareInPlace(smallestKey(file), end) < 0)
     }
 
     /// The file's reader, if the file was read before.

@@ -115,11 +115,3 @@ package final class FileReference: Sendable {
         }
     }
 }
-
-func isBelow(_ bound: [UInt8], _ key: UnsafeRawBufferPointer) -> Bool {
-    unsafe bound.withUnsafeBytes { unsafe compareBytes($0, key) < 0 }
-}
-
-func isAbove(_ bound: [UInt8], _ key: UnsafeRawBufferPointer) -> Bool {
-    unsafe bound.withUnsafeBytes { unsafe compareBytes($0, key) > 0 }
-}

@@ -6,24 +6,28 @@ import Foundation
 import Synchronization
 import Testing
 
-/// Sequences that were acknowledged, and a way to wait until there are so many or one was refused.
+/// Sequences that were acknowledged, and a way to wait until there are so many or all were answered.
 private final class Acknowledgements: Sendable {
     private struct State {
         var acknowledged: Set<Int> = []
-        var isRefused = false
+        var answered = 0
         var waiting: (count: Int, continuation: CheckedContinuation<Void, Never>)?
     }
+    private let sent: Int
     private let state = Mutex(State())
+
+    init(of sent: Int) { self.sent = sent }
 
     var all: Set<Int> { state.withLock { $0.acknowledged } }
 
     func add(_ sequence: Int, isAcknowledged: Bool) {
         let reached = state.withLock { state -> CheckedContinuation<Void, Never>? in
-            // After a refusal (busy) the later ones are gaps: nothing more will be acknowledged.
-            if isAcknowledged { state.acknowledged.insert(sequence) } else { state.isRefused = true }
-            guard let waiting = state.waiting, state.isRefused || state.acknowledged.count >= waiting.count else {
-                return nil
-            }
+            // A refusal (busy) overtakes acknowledgements that wait for the disk, so it ends nothing.
+            if isAcknowledged { state.acknowledged.insert(sequence) }
+            state.answered += 1
+            guard let waiting = state.waiting,
+                state.answered == sent || state.acknowledged.count >= waiting.count
+            else { return nil }
             state.waiting = nil
             return waiting.continuation
         }
@@ -33,7 +37,7 @@ private final class Acknowledgements: Sendable {
     func reach(_ count: Int) async {
         await withCheckedContinuation { continuation in
             let isThere = state.withLock { state -> Bool in
-                if state.isRefused || state.acknowledged.count >= count { return true }
+                if state.answered == sent || state.acknowledged.count >= count { return true }
                 state.waiting = (count, continuation)
                 return false
             }
@@ -54,7 +58,7 @@ func killingTheServerLosesNothingAcknowledged(log: String) async throws {
         // What the server holds may be ahead of what was acknowledged, never behind.
         #expect(tree.reply.lastSequence >= UInt64(next - 1))
         next = Int(tree.reply.lastSequence) + 1
-        let acknowledgements = Acknowledgements()
+        let acknowledgements = Acknowledgements(of: 600)
         for sequence in next..<(next + 600) {
             let entries = (0..<20).map { TestEntry.put(UInt16($0 % 8), sequence * 20 + $0, "value of \(sequence)") }
                 .sorted { $0.key.lexicographicallyPrecedes($1.key) }

@@ -96,12 +96,7 @@ extension TableReader {
             reader.leave()
             return nil
         }
-        let frame = CacheFrame(bits: word)
-        frame.pin()
-        frame.touch()
-        reader.leave()
-        reader.countHit()
-        return BlockHold(pinned: frame)
+        return hold(word, reader)
     }
 
     /// Asks for the lines that a walk reads first when it comes to the block. A frame that leaves the cache meanwhile is still
@@ -143,6 +138,12 @@ extension TableReader {
             reader.countMiss()
             return nil
         }
+        return hold(word, reader)
+    }
+
+    /// Holds what a slot's word says. Ends the epoch the caller has entered.
+    @inline(__always)
+    private func hold(_ word: UInt, _ reader: CacheReader) -> BlockHold {
         let frame = CacheFrame(bits: word)
         frame.pin()
         frame.touch()

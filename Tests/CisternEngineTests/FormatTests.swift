@@ -318,6 +318,17 @@ private let manifestLogs = [
             title:
                 "Manifest 3 of tree 7, version 2: its state refers to logs of trees 3 and 5, and an edit drops them.\n"
                 + "proto-spec/manifest.md")
+        annotateManifest(&hex, bytes, stateEnd: stateEnd)
+        #expect(try GoldenFile.difference("manifest-v2.hex", from: hex.text) == nil)
+        #expect(state.apply(edit) == nil)
+        #expect(try decode(try GoldenFile.bytes("manifest-v2.hex")) == state)
+        // An edit that drops what is not there is damage, and so is a reference that is cut short.
+        #expect(manifestStateRefuses(edit))
+        #expect(throws: EngineError.self) { try decode(Array(bytes[..<(stateEnd - 1)])) }
+    }
+
+    /// A header, a state and an edit.
+    private func annotateManifest(_ hex: inout AnnotatedHex, _ bytes: [UInt8], stateEnd: Int) {
         hex.section("header")
         annotate(&hex, bytes, [(4, "magic CMAN"), (2, "version"), (2, "zero"), (8, "tree"), (8, "manifest number")])
         annotate(&hex, bytes, [(4, "zero"), (4, "CRC-32C")])
@@ -326,12 +337,6 @@ private let manifestLogs = [
             annotate(&hex, bytes, [(4, "length"), (4, "CRC-32C"), (8, "manifest number"), (1, "kind")])
             annotate(&hex, bytes, [(end - start - 17, "body")])
         }
-        #expect(try GoldenFile.difference("manifest-v2.hex", from: hex.text) == nil)
-        #expect(state.apply(edit) == nil)
-        #expect(try decode(try GoldenFile.bytes("manifest-v2.hex")) == state)
-        // An edit that drops what is not there is damage, and so is a reference that is cut short.
-        #expect(manifestStateRefuses(edit))
-        #expect(throws: EngineError.self) { try decode(Array(bytes[..<(stateEnd - 1)])) }
     }
 
     @Test func aManifestWithRulesHasItsGoldenBytes() throws {
@@ -348,14 +353,7 @@ private let manifestLogs = [
             title:
                 "Manifest 3 of tree 7, version 3: states 1 and 2 have expiry rules, and an edit changes the one of state 1.\n"
                 + "proto-spec/manifest.md")
-        hex.section("header")
-        annotate(&hex, bytes, [(4, "magic CMAN"), (2, "version"), (2, "zero"), (8, "tree"), (8, "manifest number")])
-        annotate(&hex, bytes, [(4, "zero"), (4, "CRC-32C")])
-        for (name, start, end) in [("state", 32, stateEnd), ("edit", stateEnd, bytes.count)] {
-            hex.section(name)
-            annotate(&hex, bytes, [(4, "length"), (4, "CRC-32C"), (8, "manifest number"), (1, "kind")])
-            annotate(&hex, bytes, [(end - start - 17, "body")])
-        }
+        annotateManifest(&hex, bytes, stateEnd: stateEnd)
         #expect(try GoldenFile.difference("manifest-v3.hex", from: hex.text) == nil)
         #expect(state.apply(edit) == nil)
         #expect(state.expiryRules == changedRules)

@@ -116,6 +116,16 @@ private func started(
     await harness.server.shutdown()
 }
 
+@Test func aLivingAdminSocketIsNotTakenAndADeadOneIs() async throws {
+    let path = try TemporaryDirectory()
+    let socket = ListenAddress.unix(path: path.path + "/admin.sock")
+    let first = try await AdminServer.start(socket)
+    await #expect(throws: ServerStartError.self) { _ = try await AdminServer.start(socket) }
+    await first.close()
+    let second = try await AdminServer.start(socket)
+    await second.close()
+}
+
 // MARK: HTTP
 
 @Test func onlyGetAndHeadAreTaken() async throws {

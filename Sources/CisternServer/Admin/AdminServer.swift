@@ -67,6 +67,10 @@ package final class AdminServer: Sendable {
                 .bind(host: host, port: port).get()
             bound.withLock { $0 = .tcp(host: host, port: channel.localAddress?.port ?? port) }
         case .unix(let path):
+            // A socket file that a killed server left is removed, one that answers is not.
+            if await Listener.answers(path: path, group: group) {
+                throw ServerStartError(description: "another server listens there")
+            }
             channel = try await bootstrap.bind(unixDomainSocketPath: path, cleanupExistingSocketFile: true).get()
             bound.withLock { $0 = .unix(path: path) }
         }

@@ -95,7 +95,8 @@ package final class Listener: Sendable {
         }
     }
 
-    private static func answers(path: String, group: any EventLoopGroup) async -> Bool {
+    /// True when somebody listens on the Unix socket.
+    package static func answers(path: String, group: any EventLoopGroup) async -> Bool {
         do {
             let probe = ClientBootstrap(group: group).connectTimeout(.seconds(1))
             let channel = try await probe.connect(unixDomainSocketPath: path).get()

@@ -190,7 +190,9 @@ private func listen(
     }
     let ofLoop = Dictionary(uniqueKeysWithValues: own)
     return try await Listener.bind(endpoints, group: group, options: options, logger: logger) { eventLoop in
-        let own = ofLoop[ObjectIdentifier(eventLoop)] ?? (scratch: LoopScratch(), counters: RequestCounters())
+        guard let own = ofLoop[ObjectIdentifier(eventLoop)] else {
+            preconditionFailure("a connection on an event loop that is not the server's")
+        }
         return ServerSession(core: core, eventLoop: eventLoop, scratch: own.scratch, counters: own.counters)
     }
 }

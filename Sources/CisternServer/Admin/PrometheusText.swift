@@ -73,9 +73,9 @@ enum PrometheusText {
         page.counter(
             "cistern_checkpoint_parts_total", "Snapshots of single trees that were asked for.",
             [([("result", "taken")], sums.taken), ([("result", "failed")], sums.failed)])
-        page.gauge(
-            "cistern_checkpoint_seconds_sum", "Time from request to answer, of all of them together.",
-            Double(sums.microseconds) / 1e6)
+        page.counter(
+            "cistern_checkpoint_microseconds_total", "Time from request to answer, of all of them together.",
+            [([], sums.microseconds)])
     }
 
     private static func trees(_ stores: [StoreSums], _ page: inout MetricPage) {

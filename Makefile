@@ -14,7 +14,7 @@ ASAN_OPTIONS := detect_leaks=0
 # The first report ends the program.
 TSAN_OPTIONS := halt_on_error=1
 
-.PHONY: help run test test-page lint format layers swifterror protos soak sanitize fuzz bench thresholds clean build tests packages packages-test packages-protos
+.PHONY: help run test test-page flink-jar test-flink lint format layers swifterror protos soak sanitize fuzz bench thresholds clean build tests packages packages-test packages-protos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,12 @@ test: packages-test tests ## all tests, release build
 test-page: packages-test tests ## the status page in headless Chromium, which is installed when it is missing
 	@.ci/install-packages chromium
 	$(SWIFT) test -c $(CONFIGURATION) --skip-build --no-parallel --filter aBrowserShowsTheTreesAndKeepsThePageFresh
+
+flink-jar: ## the state backend for Apache Flink: .build-flink/cistern-flink.jar. Fetches Flink from PyPI once
+	@Integrations/flink/build.sh jar
+
+test-flink: build ## tests of the Flink integration against the built server. ARGS select: "--select-class io.cistern.client.TreeSessionTest"
+	@Integrations/flink/build.sh test $(ARGS)
 
 lint: ## swift format, strict
 	$(SWIFT) format lint --strict --parallel -r $(SOURCES)
@@ -81,7 +87,7 @@ thresholds: packages ## instructions of hot operations against Benchmarks/Thresh
 	@Benchmarks/Thresholds/check.sh $(BUILD)/cistern-bench
 
 clean: ## removes the build
-	rm -rf .build .build-address .build-thread .build-fuzz
+	rm -rf .build .build-address .build-thread .build-fuzz .build-flink
 
 build:
 	$(SWIFT) build -c $(CONFIGURATION) --product cistern

@@ -1,0 +1,623 @@
+package io.cistern.client;
+
+import io.cistern.wire.Attach;
+import io.cistern.wire.MultiGet;
+import io.cistern.wire.Opcode;
+import io.cistern.wire.RegisterState;
+import io.cistern.wire.Scan;
+import io.cistern.wire.Slice;
+import io.cistern.wire.StateDescriptor;
+import io.cistern.wire.StateKind;
+import io.cistern.wire.WireException;
+import io.cistern.wire.WireLimits;
+import io.cistern.wire.WriteBatch;
+
+import java.io.IOException;
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+
+/**
+ * A worker attached to its tree: reads and writes of store keys, batched and cached, and snapshots.
+ *
+ * <p>Reads see all writes before them. Writes wait in the buffer, where the last one of a key wins and appends stay appends, until a
+ * batch is full or a snapshot needs them. A read asks the server only when neither the working set nor {@link KnownKeys} knows.
+ *
+ * <p>Threads: one, the worker's; {@link SnapshotTicket#await} and {@link #close} may be called from any.
+ */
+public final class TreeSession implements AutoCloseable {
+    /** A value from this size on has a batch for itself. */
+    private static final int LARGE_VALUE_BYTES = 1 << 20;
+    private static final int SCAN_ENTRIES = 4096;
+    /** A map with more entries than one page of so many is not kept whole. */
+    private static final int MAP_ENTRIES_KEPT = 1024;
+
+    private record Sealed(Entry[] entries, int count) {}
+
+    private final TreeLink link;
+    private final ClientSettings settings;
+    private final Attach.Reply attached;
+    private final WorkingSet set;
+    private final KnownKeys known;
+    private final KeyIndexLoader loader;
+    private final SessionFigures figures = new SessionFigures();
+    /** By id; nulls between. */
+    private StateAccess[] states = new StateAccess[16];
+
+    /** Entries of the next batch. */
+    private Entry[] dirty = new Entry[256];
+    private int dirtyCount;
+    private int dirtyBytes;
+    private final WriteBatch batch = new WriteBatch();
+    private boolean isClosed;
+
+    private TreeSession(TreeLink link, ClientSettings settings, Attach.Reply attached, boolean startsEmpty) {
+        this.link = link;
+        this.settings = settings;
+        this.attached = attached;
+        known = new KnownKeys(settings.keyIndexBytes(), startsEmpty);
+        set = new WorkingSet(settings.cacheBytes(), this::evicted);
+        loader = new KeyIndexLoader(link);
+        if (startsEmpty || !known.isWanted()) {
+            loader.stop();
+        }
+    }
+
+    /**
+     * Becomes the writer of a range.
+     *
+     * @throws CisternException of kind FENCED when the epoch is not the newest
+     */
+    public static TreeSession open(Endpoint endpoint, ClientSettings settings, Attach.Request request) throws CisternException {
+        TreeLink link = new TreeLink(endpoint, settings);
+        try {
+            Attach.Reply reply = link.attach(request);
+            return new TreeSession(link, settings, reply, request.restoring() && request.restore().isEmpty());
+        } catch (CisternException error) {
+            link.close();
+            throw error;
+        }
+    }
+
+    /** States that the store has already. */
+    public List<StateDescriptor> statesAtAttach() {
+        return attached.states();
+    }
+
+    /** Time the server took to build the tree. */
+    public long restoreMicroseconds() {
+        return attached.restoreMicroseconds();
+    }
+
+    public SessionFigures figures() {
+        return figures;
+    }
+
+    /**
+     * Registers a state, or finds it again by its name.
+     *
+     * @param ttlMilliseconds after which the server forgets entries; 0 for never. Holds for what is stored too
+     */
+    public StateAccess register(String name, StateKind kind, long ttlMilliseconds) throws CisternException {
+        byte[] request = RegisterState.encode(
+                new StateDescriptor(0, name, kind.number, ttlMilliseconds, StateDescriptor.CLOCK_PROCESSING));
+        StateDescriptor reply;
+        try {
+            reply = RegisterState.decodeReply(link.call("register state " + name, Opcode.REGISTER_STATE, request));
+        } catch (WireException error) {
+            throw damaged("the answer to a registration", error);
+        }
+        StateAccess state = new StateAccess(reply.id(), name, kind);
+        if (kind == StateKind.TIMERS) {
+            known.ignore(state.id());
+        }
+        if (state.id() >= states.length) {
+            states = Arrays.copyOf(states, Math.max(state.id() + 1, states.length * 2));
+        }
+        states[state.id()] = state;
+        return state;
+    }
+
+    // Reading.
+
+    /** The value of a key; null when it is absent. The bytes are the session's: they are read before the next call. */
+    public Slice get(StateAccess state, byte[] key, int length) throws CisternException {
+        takeArrivals();
+        figures.reads++;
+        long hash = Hash64.hash(key, length);
+        Entry entry = set.find(key, length, hash);
+        if (entry != null) {
+            entry.isVisited = true;
+            if (!entry.isBaseKnown) {
+                readBase(entry);
+            }
+        } else if (!known.mayExist(key, length, hash)) {
+            figures.absentKnown++;
+            return null;
+        } else {
+            entry = fetch(state, key, length, hash);
+        }
+        return entry != null && entry.isPresent ? new Slice(entry.value, 0, entry.size) : null;
+    }
+
+    private Entry fetch(StateAccess state, byte[] key, int length, long hash) throws CisternException {
+        Group group = null;
+        if (state.kind() == StateKind.MAP) {
+            int prefix = StoreKey.prefixLength(key);
+            group = group(key, prefix);
+            if (group.isComplete) {
+                figures.absentKnown++;
+                return null;
+            }
+        }
+        Entry entry = new Entry(Arrays.copyOf(key, length), hash, group, false);
+        entry.isBaseKnown = true;
+        MultiGet.Reply reply = ask(entry.key);
+        if (reply.isPresent(0)) {
+            entry.isPresent = true;
+            entry.expiry = reply.expiry(0);
+            load(state, entry, reply.value(0));
+        }
+        known.gone(key, length, hash);
+        set.add(entry);
+        set.evict();
+        return entry;
+    }
+
+    /** The entry holds appended bytes only: reads what they stand behind. */
+    private void readBase(Entry entry) throws CisternException {
+        // The server's answer may or may not contain the appends in flight; behind their acknowledgement it does.
+        link.awaitIdle("read a list");
+        takeRetired();
+        int before = entry.byteCount();
+        byte[] operands = Arrays.copyOf(entry.value, entry.size);
+        MultiGet.Reply reply = ask(entry.key);
+        entry.isBaseKnown = true;
+        entry.clear();
+        if (reply.isPresent(0)) {
+            entry.isPresent = true;
+            Slice base = reply.value(0);
+            entry.set(base.bytes(), base.offset(), base.length());
+        }
+        if (operands.length > 0) {
+            entry.isPresent = true;
+            entry.pendingFrom = entry.size;
+            entry.extend(operands, 0, operands.length);
+        }
+        set.resized(before, entry);
+    }
+
+    private void load(StateAccess state, Entry entry, Slice stored) throws CisternException {
+        Slice value = state.kind() == StateKind.LIST ? stored : ValueEnvelope.open(stored);
+        entry.set(value.bytes(), value.offset(), value.length());
+    }
+
+    private MultiGet.Reply ask(byte[] key) throws CisternException {
+        figures.readRequests++;
+        byte[] request = MultiGet.encode(link.epoch(), 0, List.of(key));
+        try {
+            MultiGet.Reply reply = MultiGet.Reply.decode(link.call("read", Opcode.MULTI_GET, request));
+            if (reply.count() != 1) {
+                throw new WireException(reply.count() + " values for 1 key");
+            }
+            return reply;
+        } catch (WireException error) {
+            throw damaged("the answer to a read", error);
+        }
+    }
+
+    // Writing.
+
+    /** @param expiry in milliseconds since 1970, 0 for never */
+    public void put(StateAccess state, byte[] key, int length, byte[] value, int offset, int size, long expiry)
+            throws CisternException {
+        if (size > WireLimits.VALUE_BYTES_MAX - 1) {
+            throw tooLarge(state, size);
+        }
+        Entry entry = entryToWrite(state, key, length);
+        int before = entry.byteCount();
+        dirtyBytes -= entry.pendingBytes();
+        entry.set(value, offset, size);
+        entry.isBaseKnown = true;
+        entry.isPresent = true;
+        entry.expiry = expiry;
+        written(entry, WriteBatch.PUT, before);
+    }
+
+    public void delete(StateAccess state, byte[] key, int length) throws CisternException {
+        takeArrivals();
+        figures.writes++;
+        long hash = Hash64.hash(key, length);
+        Entry entry = set.find(key, length, hash);
+        if (entry == null) {
+            if (state.kind() != StateKind.TIMERS && !known.mayExist(key, length, hash)) {
+                figures.writesAbsorbed++;
+                return;
+            }
+            entry = add(state, key, length, hash);
+        } else if (entry.isBaseKnown && !entry.isPresent && entry.pending == Entry.NOTHING) {
+            figures.writesAbsorbed++;
+            return;
+        }
+        int before = entry.byteCount();
+        dirtyBytes -= entry.pendingBytes();
+        entry.clear();
+        entry.isBaseKnown = true;
+        entry.isPresent = false;
+        entry.expiry = 0;
+        written(entry, WriteBatch.DELETE, before);
+    }
+
+    /** Adds bytes behind the value that is there; the state is a list. Does not read. */
+    public void append(StateAccess state, byte[] key, int length, byte[] value, int offset, int size, long expiry)
+            throws CisternException {
+        if (size > WireLimits.VALUE_BYTES_MAX) {
+            throw tooLarge(state, size);
+        }
+        Entry entry = entryToWrite(state, key, length);
+        int before = entry.byteCount();
+        dirtyBytes -= entry.pendingBytes();
+        byte kind = entry.pending;
+        if (entry.isBaseKnown && !entry.isPresent) {
+            entry.clear();
+            kind = WriteBatch.PUT;
+        } else if (entry.pending == Entry.NOTHING) {
+            entry.pendingFrom = entry.size;
+            kind = WriteBatch.APPEND;
+        }
+        entry.extend(value, offset, size);
+        entry.isPresent = true;
+        entry.expiry = expiry;
+        written(entry, kind, before);
+    }
+
+    /** The entry to change; of a key that may exist and was not read, one whose base is not known. */
+    private Entry entryToWrite(StateAccess state, byte[] key, int length) throws CisternException {
+        takeArrivals();
+        figures.writes++;
+        long hash = Hash64.hash(key, length);
+        Entry entry = set.find(key, length, hash);
+        if (entry == null) {
+            entry = add(state, key, length, hash);
+        }
+        return entry;
+    }
+
+    private Entry add(StateAccess state, byte[] key, int length, long hash) throws CisternException {
+        if (length > WireLimits.KEY_BYTES_MAX) {
+            throw new CisternException(CisternException.Kind.REFUSED, "key, namespace and user key of state " + state.name()
+                    + " make a store key of " + length + " bytes; the limit is " + WireLimits.KEY_BYTES_MAX);
+        }
+        Group group = state.kind() == StateKind.MAP ? group(key, StoreKey.prefixLength(key)) : null;
+        boolean isTimer = state.kind() == StateKind.TIMERS;
+        Entry entry = new Entry(Arrays.copyOf(key, length), hash, group, isTimer);
+        if (!isTimer) {
+            entry.isBaseKnown = !known.mayExist(key, length, hash) || (group != null && group.isComplete);
+            known.gone(key, length, hash);
+        }
+        set.add(entry);
+        return entry;
+    }
+
+    private Group group(byte[] key, int prefix) {
+        long hash = Hash64.hash(key, prefix);
+        Group group = set.findGroup(key, prefix, hash);
+        if (group == null) {
+            group = set.addGroup(key, prefix, hash);
+            group.isComplete = !known.mapMayExist(key, prefix, hash);
+        }
+        return group;
+    }
+
+    private void written(Entry entry, byte kind, int bytesBefore) throws CisternException {
+        entry.isVisited = true;
+        if (entry.pending == Entry.NOTHING) {
+            entry.pins++;
+            if (dirtyCount == dirty.length) {
+                dirty = Arrays.copyOf(dirty, dirtyCount * 2);
+            }
+            dirty[dirtyCount++] = entry;
+        } else {
+            figures.writesAbsorbed++;
+        }
+        entry.pending = kind;
+        dirtyBytes += entry.pendingBytes();
+        set.resized(bytesBefore, entry);
+        if (dirtyCount >= settings.writeBufferEntries() || dirtyBytes >= settings.writeBufferBytes()) {
+            flush();
+        }
+        set.evict();
+    }
+
+    /** Sends the write buffer, behind the batches under way. Waits only when too many are. */
+    public void flush() throws CisternException {
+        if (dirtyCount == 0) {
+            return;
+        }
+        link.awaitFewerThan(settings.batchesInFlight());
+        Arrays.sort(dirty, 0, dirtyCount, Entry::compare);
+        int from = 0;
+        for (int i = 0; i < dirtyCount; i++) {
+            boolean isLarge = dirty[i].pendingBytes() > LARGE_VALUE_BYTES;
+            boolean isFull = i > from && batch.contentBytes() + dirty[i].pendingBytes() > ClientSettings.WRITE_BUFFER_BYTES_MAX;
+            if (i > from && (isLarge || isFull)) {
+                submit(from, i);
+                from = i;
+            }
+            addToBatch(dirty[i]);
+            if (isLarge) {
+                submit(from, i + 1);
+                from = i + 1;
+            }
+        }
+        if (from < dirtyCount) {
+            submit(from, dirtyCount);
+        }
+        Arrays.fill(dirty, 0, dirtyCount, null);
+        dirtyCount = 0;
+        dirtyBytes = 0;
+        takeRetired();
+    }
+
+    private void addToBatch(Entry entry) {
+        batch.add(entry.pending, entry.key, entry.expiry);
+        StateKind kind = states[StoreKey.state(entry.key)].kind();
+        switch (entry.pending) {
+            case WriteBatch.PUT -> {
+                if (kind == StateKind.LIST || kind == StateKind.TIMERS) {
+                    batch.value(entry.value, 0, entry.size);
+                } else {
+                    ValueEnvelope.seal(entry.value, entry.size, batch);
+                }
+            }
+            case WriteBatch.APPEND -> batch.value(entry.value, entry.pendingFrom, entry.size - entry.pendingFrom);
+            default -> { }
+        }
+        entry.pending = Entry.NOTHING;
+        if (!entry.isBaseKnown) {
+            int before = entry.byteCount();
+            entry.clear();
+            set.resized(before, entry);
+        }
+    }
+
+    private void submit(int from, int to) throws CisternException {
+        figures.batches++;
+        figures.entriesSent += to - from;
+        byte[] body = batch.encode(link.epoch(), link.nextSequence(), 0);
+        figures.bytesSent += body.length;
+        batch.clear();
+        link.submit(body, new Sealed(Arrays.copyOfRange(dirty, from, to), to - from));
+    }
+
+    /** Asks for a snapshot of everything written so far. */
+    public SnapshotTicket snapshot(long checkpoint) throws CisternException {
+        flush();
+        return link.snapshot(checkpoint);
+    }
+
+    // Maps.
+
+    /** Calls for every entry of a map: store keys that start with the prefix, in no particular order. */
+    public List<StoredEntry> map(byte[] prefix, int length) throws CisternException {
+        takeArrivals();
+        figures.mapReads++;
+        long hash = Hash64.hash(prefix, length);
+        Group group = set.findGroup(prefix, length, hash);
+        if (group == null ? !known.mapMayExist(prefix, length, hash) : group.isComplete) {
+            return group == null ? List.of() : present(group);
+        }
+        return readMap(Arrays.copyOf(prefix, length));
+    }
+
+    private static List<StoredEntry> present(Group group) {
+        List<StoredEntry> result = new ArrayList<>(group.count);
+        for (Entry entry = group.first; entry != null; entry = entry.groupNext) {
+            entry.isVisited = true;
+            if (entry.isPresent) {
+                result.add(stored(entry));
+            }
+        }
+        return result;
+    }
+
+    private static StoredEntry stored(Entry entry) {
+        return new StoredEntry(entry.key, new Slice(Arrays.copyOf(entry.value, entry.size), 0, entry.size));
+    }
+
+    /** The server's entries with the working set's laid over them; a small map is kept whole. */
+    private List<StoredEntry> readMap(byte[] prefix) throws CisternException {
+        StateAccess state = states[StoreKey.state(prefix)];
+        Group group = group(prefix, prefix.length);
+        List<StoredEntry> result = new ArrayList<>();
+        byte[] start = prefix;
+        byte[] end = StoreKey.endOfPrefix(prefix);
+        boolean isWhole = true;
+        while (true) {
+            Scan.Page page = page(start, end, MAP_ENTRIES_KEPT);
+            boolean isLast = page.next().length == 0;
+            isWhole &= isLast;
+            for (int i = 0; i < page.count(); i++) {
+                byte[] key = page.key(i).copy();
+                Entry entry = set.find(key, key.length, Hash64.hash(key, key.length));
+                if (entry != null) {
+                    // Its own turn comes below.
+                    continue;
+                }
+                Slice value = ValueEnvelope.open(page.value(i));
+                if (isWhole) {
+                    entry = new Entry(key, Hash64.hash(key, key.length), group, false);
+                    entry.isBaseKnown = true;
+                    entry.isPresent = true;
+                    entry.expiry = page.expiry(i);
+                    load(state, entry, page.value(i));
+                    known.gone(key, key.length, entry.hash);
+                    set.add(entry);
+                } else {
+                    result.add(new StoredEntry(key, value));
+                }
+            }
+            if (isLast) {
+                break;
+            }
+            start = page.next();
+        }
+        for (Entry entry = group.first; entry != null; entry = entry.groupNext) {
+            if (entry.isPresent) {
+                result.add(stored(entry));
+            }
+        }
+        if (isWhole) {
+            group.isComplete = true;
+            known.mapGone(group);
+        }
+        if (group.count == 0) {
+            set.removeGroup(group);
+        }
+        set.evict();
+        return result;
+    }
+
+    // Whole states.
+
+    /** Called for each entry of a scan, in the order of keys. */
+    public interface EntryVisitor {
+        void entry(StoredEntry entry) throws Exception;
+    }
+
+    /**
+     * Calls for every entry of a state in one key group. Sends all writes first: for enumeration and export, not for each record.
+     * The visitor may write to the session.
+     */
+    public void forEach(StateAccess state, int keyGroup, EntryVisitor visitor) throws Exception {
+        flush();
+        link.awaitIdle("scan state " + state.name());
+        takeRetired();
+        byte[] start = StoreKey.head(keyGroup, state.id());
+        byte[] end = StoreKey.endOfPrefix(start);
+        boolean isWrapped = state.kind() != StateKind.LIST && state.kind() != StateKind.TIMERS;
+        while (true) {
+            Scan.Page page = page(start, end, SCAN_ENTRIES);
+            for (int i = 0; i < page.count(); i++) {
+                Slice value = isWrapped ? ValueEnvelope.open(page.value(i)) : page.value(i);
+                visitor.entry(new StoredEntry(page.key(i).copy(), value));
+            }
+            if (page.next().length == 0) {
+                return;
+            }
+            start = page.next();
+        }
+    }
+
+    private Scan.Page page(byte[] start, byte[] end, int entries) throws CisternException {
+        figures.scanRequests++;
+        byte[] request = Scan.encode(link.epoch(), 0, start, end, entries, 0, false);
+        try {
+            return Scan.Page.decode(link.call("scan", Opcode.SCAN, request));
+        } catch (WireException error) {
+            throw damaged("a page of a scan", error);
+        }
+    }
+
+    // What arrives.
+
+    private void takeArrivals() throws CisternException {
+        List<Object> acknowledged = link.poll();
+        if (!acknowledged.isEmpty()) {
+            retire(acknowledged);
+        }
+        if (!loader.isDone()) {
+            advanceLoader();
+        }
+    }
+
+    private void takeRetired() throws CisternException {
+        retire(link.takeRetired());
+    }
+
+    private void advanceLoader() throws CisternException {
+        loader.advance(page -> {
+            long now = System.currentTimeMillis();
+            for (int i = 0; i < page.count(); i++) {
+                byte[] key = page.key(i).copy();
+                Entry entry = set.find(key, key.length, Hash64.hash(key, key.length));
+                // What the working set has is newer.
+                if (entry == null || !entry.isBaseKnown) {
+                    StateAccess state = StoreKey.state(key) < states.length ? states[StoreKey.state(key)] : null;
+                    known.named(key, state == null || state.kind() == StateKind.MAP, page.expiry(i), now);
+                }
+            }
+        });
+        if (!known.isWanted()) {
+            loader.stop();
+        } else if (loader.isDone()) {
+            known.finish();
+        }
+    }
+
+    private void retire(List<Object> tags) {
+        for (Object tag : tags) {
+            Sealed sealed = (Sealed) tag;
+            for (int i = 0; i < sealed.count(); i++) {
+                Entry entry = sealed.entries()[i];
+                entry.pins--;
+                if (entry.pins == 0 && (entry.isTransient || !entry.isBaseKnown)) {
+                    forget(entry);
+                }
+            }
+        }
+        if (!tags.isEmpty()) {
+            set.evict();
+        }
+    }
+
+    /** Nothing is known of the key any more that the server does not know. */
+    private void forget(Entry entry) {
+        if (!entry.isTransient) {
+            known.left(entry, System.currentTimeMillis());
+        }
+        set.remove(entry);
+    }
+
+    private void evicted(Entry entry) {
+        figures.evictions++;
+        Group group = entry.group;
+        if (entry.isPresent) {
+            if (group != null) {
+                group.isComplete = false;
+            }
+            known.left(entry, entry.expiry == 0 ? 0 : System.currentTimeMillis());
+        }
+        if (group != null && group.count == 1) {
+            if (group.isComplete) {
+                known.mapGone(group);
+            }
+            set.removeGroup(group);
+        }
+    }
+
+    // The end.
+
+    /** Ends the session at once; may be called from another thread, whose calls end with an exception. What waits is not sent. */
+    @Override
+    public void close() {
+        link.close();
+    }
+
+    /** Ends the session and lets the server forget the tree: a worker that comes back restores a snapshot. */
+    public void discard() {
+        if (!isClosed) {
+            isClosed = true;
+            link.discard();
+        }
+    }
+
+    private static CisternException tooLarge(StateAccess state, int size) {
+        return new CisternException(CisternException.Kind.REFUSED, "a value of " + size + " bytes for state " + state.name()
+                + "; the limit is " + WireLimits.VALUE_BYTES_MAX + ": split it, for example into a map state");
+    }
+
+    private static CisternException damaged(String what, IOException error) {
+        return new CisternException(CisternException.Kind.REFUSED, what + " cannot be read: " + error.getMessage());
+    }
+}

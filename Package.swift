@@ -57,6 +57,8 @@ let package = Package(
                 "CisternPrimitives", "CisternWireMessages", .product(name: "SwiftProtobuf", package: "swift-protobuf"),
             ], swiftSettings: strict),
 
+        .target(name: "CisternLogProtocol", dependencies: ["CisternPrimitives"], swiftSettings: strict),
+
         // Tier 3
         .target(
             name: "CisternTransport",
@@ -176,6 +178,9 @@ let package = Package(
                 "CisternPrimitives", "CisternWire", "CisternWireMessages",
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
             ], swiftSettings: testing),
+        .testTarget(
+            name: "CisternLogProtocolTests", dependencies: ["CisternLogProtocol", "CisternPrimitives"],
+            swiftSettings: testing),
         .testTarget(
             name: "CisternLSMTests",
             dependencies: ["CisternLSM", "CisternFileSystem", "CisternPrimitives", "CisternTestKit"],

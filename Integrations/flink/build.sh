@@ -50,7 +50,7 @@ jar() {
     mkdir -p "$build/classes"
     find "$home/src/main/java" -name '*.java' >"$build/sources"
     # -processing: Flink's jars bring an annotation processor for logging that claims nothing of ours.
-    javac --release 17 -proc:none -Xlint:all,-processing,-classfile,-path -Werror -cp "$(flink_class_path)" -d "$build/classes" @"$build/sources"
+    javac --release 17 -proc:none -Xlint:all,-processing,-classfile,-path,-try -Werror -cp "$(flink_class_path)" -d "$build/classes" @"$build/sources"
     [[ -d $home/src/main/resources ]] && cp -r "$home/src/main/resources/." "$build/classes/"
     command jar --create --file "$jar.new" -C "$build/classes" .
     mv "$jar.new" "$jar"
@@ -70,7 +70,7 @@ tests() {
         rm -rf "$build/test-classes"
         mkdir -p "$build/test-classes"
         find "$home/src/test/java" -name '*.java' >"$build/test-sources"
-        javac --release 17 -proc:none -Xlint:all,-processing,-classfile,-path -Werror -cp "$(test_class_path)" -d "$build/test-classes" @"$build/test-sources"
+        javac --release 17 -proc:none -Xlint:all,-processing,-classfile,-path,-try -Werror -cp "$(test_class_path)" -d "$build/test-classes" @"$build/test-sources"
         [[ -d $home/src/test/resources ]] && cp -r "$home/src/test/resources/." "$build/test-classes/"
         touch "$build/test-classes/.complete"
     fi

@@ -1,5 +1,7 @@
 package io.cistern.client;
 
+import java.io.Serializable;
+
 /**
  * How a client connects and how much memory and time it may take.
  *
@@ -14,7 +16,7 @@ package io.cistern.client;
  * @param clientName in the server's log
  */
 public record ClientSettings(int writeBufferBytes, int writeBufferEntries, int batchesInFlight, long cacheBytes, long keyIndexBytes,
-        long requestTimeoutMilliseconds, long retryForMilliseconds, String clientName) {
+        long requestTimeoutMilliseconds, long retryForMilliseconds, String clientName) implements Serializable {
     private static final int WRITE_BUFFER_BYTES_MIN = 64 << 10;
     /** So that a batch stays below the server's 8 MiB. */
     public static final int WRITE_BUFFER_BYTES_MAX = 4 << 20;

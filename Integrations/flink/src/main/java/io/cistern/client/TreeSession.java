@@ -57,6 +57,9 @@ public final class TreeSession implements AutoCloseable {
         this.attached = attached;
         known = new KnownKeys(settings.keyIndexBytes(), startsEmpty);
         set = new WorkingSet(settings.cacheBytes(), this::evicted);
+        for (StateDescriptor state : attached.states()) {
+            know(new StateAccess(state.id(), state.name(), StateKind.of(state.kind())));
+        }
         loader = new KeyIndexLoader(link);
         if (startsEmpty || !known.isWanted()) {
             loader.stop();
@@ -79,9 +82,14 @@ public final class TreeSession implements AutoCloseable {
         }
     }
 
-    /** States that the store has already. */
-    public List<StateDescriptor> statesAtAttach() {
-        return attached.states();
+    /** The state of a name; null when the store had none when the worker attached, and none was registered since. */
+    public StateAccess state(String name) {
+        for (StateAccess state : states) {
+            if (state != null && state.name().equals(name)) {
+                return state;
+            }
+        }
+        return null;
     }
 
     /** Time the server took to build the tree. */
@@ -93,22 +101,31 @@ public final class TreeSession implements AutoCloseable {
         return figures;
     }
 
+    /** Registers a state without a word about times to live: what is stored keeps the expiries it has. */
+    public StateAccess register(String name, StateKind kind) throws CisternException {
+        return register(new StateDescriptor(0, name, kind.number, 0, 0), kind);
+    }
+
     /**
-     * Registers a state, or finds it again by its name.
+     * Registers a state, or finds it again by its name, and gives it a time to live, which holds for what is stored too.
      *
-     * @param ttlMilliseconds after which the server forgets entries; 0 for never. Holds for what is stored too
+     * @param ttlMilliseconds after which the server forgets entries; 0 for never
      */
     public StateAccess register(String name, StateKind kind, long ttlMilliseconds) throws CisternException {
-        byte[] request = RegisterState.encode(
-                new StateDescriptor(0, name, kind.number, ttlMilliseconds, StateDescriptor.CLOCK_PROCESSING));
-        StateDescriptor reply;
+        return register(new StateDescriptor(0, name, kind.number, ttlMilliseconds, StateDescriptor.CLOCK_PROCESSING), kind);
+    }
+
+    private StateAccess register(StateDescriptor asked, StateKind kind) throws CisternException {
+        byte[] reply = link.call("register state " + asked.name(), Opcode.REGISTER_STATE, RegisterState.encode(asked));
         try {
-            reply = RegisterState.decodeReply(link.call("register state " + name, Opcode.REGISTER_STATE, request));
+            return know(new StateAccess(RegisterState.decodeReply(reply).id(), asked.name(), kind));
         } catch (WireException error) {
             throw damaged("the answer to a registration", error);
         }
-        StateAccess state = new StateAccess(reply.id(), name, kind);
-        if (kind == StateKind.TIMERS) {
+    }
+
+    private StateAccess know(StateAccess state) {
+        if (state.kind() == StateKind.TIMERS) {
             known.ignore(state.id());
         }
         if (state.id() >= states.length) {
@@ -480,32 +497,42 @@ public final class TreeSession implements AutoCloseable {
 
     // Whole states.
 
-    /** Called for each entry of a scan, in the order of keys. */
-    public interface EntryVisitor {
-        void entry(StoredEntry entry) throws Exception;
-    }
-
     /**
-     * Calls for every entry of a state in one key group. Sends all writes first: for enumeration and export, not for each record.
-     * The visitor may write to the session.
+     * All entries of a state in one key group, in the order of keys. Sends all writes first: for enumeration and export, not for each
+     * record. Between two calls of {@link Cursor#next} the session may be written to.
      */
-    public void forEach(StateAccess state, int keyGroup, EntryVisitor visitor) throws Exception {
+    public Cursor cursor(StateAccess state, int keyGroup) throws CisternException {
         flush();
         link.awaitIdle("scan state " + state.name());
         takeRetired();
-        byte[] start = StoreKey.head(keyGroup, state.id());
-        byte[] end = StoreKey.endOfPrefix(start);
-        boolean isWrapped = state.kind() != StateKind.LIST && state.kind() != StateKind.TIMERS;
-        while (true) {
-            Scan.Page page = page(start, end, SCAN_ENTRIES);
-            for (int i = 0; i < page.count(); i++) {
-                Slice value = isWrapped ? ValueEnvelope.open(page.value(i)) : page.value(i);
-                visitor.entry(new StoredEntry(page.key(i).copy(), value));
+        return new Cursor(state, StoreKey.head(keyGroup, state.id()));
+    }
+
+    /** Walks over entries page by page. */
+    public final class Cursor {
+        private final boolean isWrapped;
+        private final byte[] end;
+        private Scan.Page page;
+        private int index;
+
+        private Cursor(StateAccess state, byte[] start) throws CisternException {
+            isWrapped = state.kind() != StateKind.LIST && state.kind() != StateKind.TIMERS;
+            end = StoreKey.endOfPrefix(start);
+            page = page(start, end, SCAN_ENTRIES);
+        }
+
+        /** The next entry; null behind the last. */
+        public StoredEntry next() throws CisternException {
+            while (index == page.count()) {
+                if (page.next().length == 0) {
+                    return null;
+                }
+                page = page(page.next(), end, SCAN_ENTRIES);
+                index = 0;
             }
-            if (page.next().length == 0) {
-                return;
-            }
-            start = page.next();
+            Slice value = page.value(index);
+            byte[] key = page.key(index++).copy();
+            return new StoredEntry(key, isWrapped ? ValueEnvelope.open(value) : value);
         }
     }
 
@@ -543,8 +570,9 @@ public final class TreeSession implements AutoCloseable {
                 Entry entry = set.find(key, key.length, Hash64.hash(key, key.length));
                 // What the working set has is newer.
                 if (entry == null || !entry.isBaseKnown) {
-                    StateAccess state = StoreKey.state(key) < states.length ? states[StoreKey.state(key)] : null;
-                    known.named(key, state == null || state.kind() == StateKind.MAP, page.expiry(i), now);
+                    int id = StoreKey.state(key);
+                    boolean isMap = id < states.length && states[id] != null && states[id].kind() == StateKind.MAP;
+                    known.named(key, isMap, page.expiry(i), now);
                 }
             }
         });

@@ -14,4 +14,9 @@ public enum StateKind {
     StateKind(int number) {
         this.number = number;
     }
+
+    /** A kind that is not known is one of a newer server; nobody can have registered it from here. */
+    public static StateKind of(int number) {
+        return number >= 1 && number <= values().length ? values()[number - 1] : VALUE;
+    }
 }

@@ -303,11 +303,12 @@ final class TreeSessionTest {
             }
             Map<String, String> scanned = new HashMap<>();
             for (int group = 0; group < GROUPS; group++) {
-                session.forEach(valueState, group, entry -> {
+                TreeSession.Cursor cursor = session.cursor(valueState, group);
+                for (StoredEntry entry = cursor.next(); entry != null; entry = cursor.next()) {
                     int size = StoreKey.partSize(entry.key(), StoreKey.HEAD_BYTES);
                     int start = StoreKey.partStart(entry.key(), StoreKey.HEAD_BYTES);
                     scanned.put(TestKeys.text(new Slice(entry.key(), start, size)), TestKeys.text(entry.value()));
-                });
+                }
             }
             assertEquals(values, scanned);
         }

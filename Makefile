@@ -14,7 +14,7 @@ ASAN_OPTIONS := detect_leaks=0
 # The first report ends the program.
 TSAN_OPTIONS := halt_on_error=1
 
-.PHONY: help run test test-page flink-jar test-flink lint format layers swifterror protos soak sanitize fuzz bench thresholds clean build tests packages packages-test packages-protos
+.PHONY: help run test test-page flink flink-jar test-flink lint format layers swifterror protos soak sanitize fuzz bench thresholds clean build tests packages packages-test packages-protos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ test: packages-test tests ## all tests, release build
 test-page: packages-test tests ## the status page in headless Chromium, which is installed when it is missing
 	@.ci/install-packages chromium
 	$(SWIFT) test -c $(CONFIGURATION) --skip-build --no-parallel --filter aBrowserShowsTheTreesAndKeepsThePageFresh
+
+flink: build ## two jobs on a local Flink cluster with its state in Cistern, a kill, the tables. ARGS="--kill-server --rate 25000 --keep"
+	@Integrations/flink/build.sh demo $(ARGS)
 
 flink-jar: ## the state backend for Apache Flink: .build-flink/cistern-flink.jar. Fetches Flink from PyPI once
 	@Integrations/flink/build.sh jar

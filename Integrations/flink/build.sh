@@ -2,7 +2,9 @@
 # build.sh COMMAND: builds the Flink integration with javac and nothing else. Everything it makes is under .build-flink.
 #   fetch         Flink from PyPI, unpacked once: .build-flink/flink
 #   jar           .build-flink/cistern-flink.jar
+#   examples      .build-flink/examples.jar
 #   test [ARGS]   all JUnit tests, or what the console launcher's ARGS select
+#   demo [ARGS]   both jobs on a local cluster, with a kill in the middle
 #   class-path    of Flink, for other scripts
 set -euo pipefail
 home=$(cd "$(dirname "$0")" && pwd)
@@ -49,36 +51,62 @@ jar() {
     rm -rf "$build/classes"
     mkdir -p "$build/classes"
     find "$home/src/main/java" -name '*.java' >"$build/sources"
-    # -processing: Flink's jars bring an annotation processor for logging that claims nothing of ours.
-    javac --release 17 -proc:none -Xlint:all,-processing,-classfile,-path,-try -Werror -cp "$(flink_class_path)" -d "$build/classes" @"$build/sources"
+    compile -cp "$(flink_class_path)" -d "$build/classes" @"$build/sources"
     [[ -d $home/src/main/resources ]] && cp -r "$home/src/main/resources/." "$build/classes/"
     command jar --create --file "$jar.new" -C "$build/classes" .
     mv "$jar.new" "$jar"
     echo "built $(basename "$jar")"
 }
 
+# The jobs, and what runs them on a local cluster: .build-flink/examples.jar.
+examples() {
+    jar
+    newer "$build/examples.jar" "$home/src/examples" "$jar" || return 0
+    rm -rf "$build/example-classes"
+    mkdir -p "$build/example-classes"
+    find "$home/src/examples/java" -name '*.java' >"$build/sources"
+    compile -cp "$jar:$(flink_class_path)" -d "$build/example-classes" @"$build/sources"
+    command jar --create --file "$build/examples.jar.new" -C "$build/example-classes" .
+    mv "$build/examples.jar.new" "$build/examples.jar"
+}
+
+# -processing: Flink's jars bring an annotation processor for logging that claims nothing of ours.
+compile() { javac --release 17 -proc:none -Xlint:all,-processing,-classfile,-path,-try -Werror "$@"; }
+
 test_class_path() {
-    printf '%s:' "$build/classes" "$build/test-classes" "$debian"/junit-jupiter-{api,engine,params}.jar "$debian"/junit-platform-{commons,engine,launcher,console,reporting}.jar \
+    printf '%s:' "$build/classes" "$build/example-classes" "$build/test-classes" "$debian"/junit-jupiter-{api,engine,params}.jar "$debian"/junit-platform-{commons,engine,launcher,console,reporting}.jar \
         "$debian"/{opentest4j,apiguardian-api,picocli,univocity-parsers,opentest4j-reporting-events,opentest4j-reporting-schema}.jar
     flink_class_path
 }
 
 tests() {
-    jar
+    examples
     "$root/.ci/install-packages" junit5
-    if newer "$build/test-classes/.complete" "$home/src/test" "$jar"; then
+    if newer "$build/test-classes/.complete" "$home/src/test" "$jar" "$build/examples.jar"; then
         rm -rf "$build/test-classes"
         mkdir -p "$build/test-classes"
         find "$home/src/test/java" -name '*.java' >"$build/test-sources"
-        javac --release 17 -proc:none -Xlint:all,-processing,-classfile,-path,-try -Werror -cp "$(test_class_path)" -d "$build/test-classes" @"$build/test-sources"
+        compile -cp "$(test_class_path)" -d "$build/test-classes" @"$build/test-sources"
         [[ -d $home/src/test/resources ]] && cp -r "$home/src/test/resources/." "$build/test-classes/"
         touch "$build/test-classes/.complete"
     fi
-    export CISTERN_BINARY=${CISTERN_BINARY:-$root/.build/release/cistern} CISTERN_ROOT=$root CISTERN_FLINK_HOME=$flink CISTERN_FLINK_JAR=$jar
+    settings
     local selection=("$@")
     [[ ${#selection[@]} -gt 0 ]] || selection=(--scan-class-path "$build/test-classes")
     java -Xmx1g -XX:+UseSerialGC $(exports) -cp "$(test_class_path)" org.junit.platform.console.ConsoleLauncher \
         --disable-banner --details=tree --disable-ansi-colors "${selection[@]}"
+}
+
+# What tests and jobs are told.
+settings() {
+    "$root/.ci/install-packages" zstd sqlite3
+    export CISTERN_BINARY=${CISTERN_BINARY:-$root/.build/release/cistern} CISTERN_ROOT=$root CISTERN_FLINK_HOME=$flink CISTERN_FLINK_JAR=$jar
+}
+
+demo() {
+    examples
+    settings
+    java -Xmx256m -XX:+UseSerialGC -cp "$build/example-classes:$(flink_class_path)" io.cistern.flink.examples.Demo "$@"
 }
 
 # What Flink opens of the JDK for itself, on Java 17.
@@ -92,7 +120,9 @@ exports() {
 case ${1:-} in
     fetch) fetch ;;
     jar) jar ;;
+    examples) examples ;;
     test) shift; tests "$@" ;;
+    demo) shift; demo "$@" ;;
     class-path) fetch; flink_class_path ;;
-    *) sed -n '2,6p' "$0" | cut -c 3-; exit 1 ;;
+    *) sed -n '2,9p' "$0" | cut -c 3-; exit 1 ;;
 esac

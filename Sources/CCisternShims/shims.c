@@ -1,10 +1,13 @@
 #define _GNU_SOURCE
 #include "cistern_shims.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 // Reflected polynomial of CRC-32C.
 #define CISTERN_CRC32C_POLYNOMIAL 0x82F63B78u
@@ -127,6 +130,24 @@ void cistern_start_writeback(int descriptor, uint64_t offset, uint64_t length) {
     (void)sync_file_range(descriptor, (off_t)offset, (off_t)length, SYNC_FILE_RANGE_WRITE);
 #endif
 }
+
+int64_t cistern_read_now(int descriptor, void *buffer, size_t length, int64_t offset) {
+#if defined(__linux__) && defined(RWF_NOWAIT)
+    struct iovec target = {buffer, length};
+    ssize_t count = preadv2(descriptor, &target, 1, (off_t)offset, RWF_NOWAIT);
+    return count < 0 ? -(int64_t)errno : (int64_t)count;
+#else
+    return -EOPNOTSUPP;
+#endif
+}
+
+void cistern_start_read(int descriptor, int64_t offset, int64_t length) {
+#if defined(__linux__)
+    (void)posix_fadvise(descriptor, (off_t)offset, (off_t)length, POSIX_FADV_WILLNEED);
+#endif
+}
+
+_Thread_local void *cistern_thread_waits = NULL;
 
 #if defined(__linux__) && !defined(MADV_POPULATE_WRITE)
 #define MADV_POPULATE_WRITE 23

@@ -8,11 +8,15 @@ extension FileError {
         case .endOfFile: "cannot \(operation) \(path): the file ends before the bytes that were asked for"
         case .tooLarge(let limit): "cannot \(operation) \(path): the file is larger than the limit of \(limit) bytes"
         case .locked: "cannot \(operation) \(path): another process holds it; stop that process first"
+        case .wouldWait: "cannot \(operation) \(path) at once: the bytes have to come from the disk first"
         }
     }
 
     /// True when the file or directory is not there.
     public var isNotFound: Bool { reason == .errno(ENOENT) }
+
+    /// True when nothing is wrong but that the disk would have been waited for.
+    public var wouldWait: Bool { reason == .wouldWait }
 
     /// True when the disk is full or a quota is reached.
     public var isOutOfSpace: Bool { reason == .errno(ENOSPC) || reason == .errno(EDQUOT) }

@@ -1,7 +1,8 @@
 // Every file system call of the product goes through these protocols. The Linux implementation is `PosixFileSystem`; tests
 // use one in memory that loses unsynced bytes, tears writes and fails on demand.
 //
-// All calls block: never call them on an event loop except `pread` of a table.
+// All calls block: never make them on an event loop, but for reads of tables and value files within `DiskWaits.collect`, which do
+// not wait.
 
 package protocol FileSystem: Sendable {
     /// Creates the directory and its parents, durably; fine when it exists.
@@ -49,8 +50,15 @@ extension AppendFile {
 package protocol RandomReadFile: AnyObject, Sendable {
     var path: String { get }
     var size: UInt64 { get }
-    /// Fills `buffer` from `offset`; throws `FileError` with `endOfFile` when the file ends first.
+    /// Fills `buffer` from `offset`; throws `FileError` with `endOfFile` when the file ends first, and with `wouldWait` when
+    /// the thread collects what it would wait for (`DiskWaits`) and the bytes are not in memory.
     func read(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(FileError)
+    /// A hint: the range will be read soon. Waits for nothing.
+    func startReading(at offset: UInt64, count: Int)
+}
+
+extension RandomReadFile {
+    package func startReading(at offset: UInt64, count: Int) {}
 }
 
 package protocol DirectoryLock: AnyObject, Sendable {
@@ -64,6 +72,8 @@ public struct FileError: Error, Equatable, Sendable, CustomStringConvertible {
         case endOfFile
         case tooLarge(limit: Int)
         case locked
+        /// The bytes are on the disk only, and the caller does not wait for it.
+        case wouldWait
     }
     public let operation: String
     public let path: String

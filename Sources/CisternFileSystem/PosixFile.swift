@@ -71,6 +71,9 @@ final class PosixReadFile: RandomReadFile {
         let descriptor = try pool.enter(pooled)
         defer { pooled.leave() }
         var done = 0
+        if let waits = DiskWaits.ofThread {
+            done = unsafe try readNow(descriptor, at: offset, into: buffer, waits)
+        }
         while done < buffer.count {
             let count = unsafe pread(
                 descriptor, buffer.baseAddress! + done, buffer.count - done, off_t(offset) + off_t(done))
@@ -81,6 +84,40 @@ final class PosixReadFile: RandomReadFile {
             if count == 0 { throw FileError(operation: "read", path: path, reason: .endOfFile) }
             done += count
         }
+    }
+}
+
+extension PosixReadFile {
+    /// Reads what is in the page cache.
+    /// - Returns: the bytes read: all, or fewer where only waiting helps because the file system cannot tell.
+    private func readNow(
+        _ descriptor: Int32, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer, _ waits: DiskWaits
+    ) throws(FileError) -> Int {
+        var done = 0
+        while done < buffer.count {
+            let count = unsafe cistern_read_now(
+                descriptor, buffer.baseAddress! + done, buffer.count - done, Int64(offset) + Int64(done))
+            if count > 0 {
+                done += Int(count)
+                continue
+            }
+            switch Int32(-count) {
+            case 0: throw FileError(operation: "read", path: path, reason: .endOfFile)
+            case EINTR: continue
+            case EAGAIN:
+                waits.note(DiskRange(file: self, offset: offset + UInt64(done), count: buffer.count - done))
+                throw FileError(operation: "read", path: path, reason: .wouldWait)
+            // EOPNOTSUPP, EINVAL of old kernels, and errors, which the read that waits finds again.
+            default: return done
+            }
+        }
+        return done
+    }
+
+    func startReading(at offset: UInt64, count: Int) {
+        guard offset <= UInt64(Int64.max), let descriptor = try? pool.enter(pooled) else { return }
+        defer { pooled.leave() }
+        cistern_start_read(descriptor, Int64(offset), Int64(count))
     }
 }
 

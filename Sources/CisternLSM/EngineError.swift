@@ -20,3 +20,11 @@ public enum EngineError: Error, Equatable, Sendable {
     /// A format version this program does not know, or a setting that cannot work.
     case unsupported(detail: String)
 }
+
+extension EngineError {
+    /// True when nothing is wrong but that a read would have waited for the disk: see `DiskWaits`.
+    package var wouldWait: Bool {
+        if case .file(let error) = self { return error.wouldWait }
+        return false
+    }
+}

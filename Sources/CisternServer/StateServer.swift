@@ -145,8 +145,16 @@ package final class StateServer: Sendable {
         // nil only when the lane was stopped, which happens below.
         _ = await core.lane.run { [core] in core.engine.close() }
         await core.lane.stop()
+        await core.disk.stop()
         await stop(group)
         logger.info("stopped")
+    }
+
+    /// What all requests since the start came to.
+    package var requests: RequestSums {
+        var sums = RequestSums()
+        for counters in core.requestCounters { counters.add(to: &sums) }
+        return sums
     }
 
     /// Trees that are open now.

@@ -38,12 +38,18 @@ extension BatchLookup {
         wanted.sort { ($0.pointer.file, $0.pointer.offset) < ($1.pointer.file, $1.pointer.offset) }
         pointed.reset()
         pointed.reserve(limit)
+        var waiting: EngineError?
         var first = 0
         while first < wanted.count {
             let last = endOfSpan(wanted, from: first, room: limit - pointed.count)
-            try read(wanted[first..<last], room: limit - pointed.count)
+            do throws(EngineError) { try read(wanted[first..<last], room: limit - pointed.count) } catch {
+                // The others as well, so that the disk is told of all at once.
+                guard error.wouldWait else { throw error }
+                waiting = error
+            }
             first = last
         }
+        if let waiting { throw waiting }
     }
 
     /// The first that does not lie beside those from `first` on.

@@ -9,6 +9,8 @@ extension Tree {
     ///   - key: of a number below `count`; the bytes stay until this returns.
     ///   - visit: the number, the value or nil, its expiry. The value is valid during the call, which must not read the tree.
     ///     False ends the look-up.
+    /// - Throws: what reading a file throws. Where reads do not wait (`DiskWaits`), all keys are looked up before `wouldWait` is
+    ///   thrown, so that the disk is told of what all of them need.
     package func multiGet(
         count: Int, clock: ExpiryClock, scratch result: inout LookupResult, key: (Int) -> UnsafeRawBufferPointer,
         visit: (Int, UnsafeRawBufferPointer?, Expiry) -> Bool
@@ -17,6 +19,7 @@ extension Tree {
         let batch = batchLookup ?? BatchLookup()
         batchLookup = batch
         let rules = state.expiryRules
+        var waiting: EngineError?
         var first = 0
         while first < count {
             let last = min(first + BatchLookup.keysMax, count)
@@ -30,7 +33,10 @@ extension Tree {
             if areCopied {
                 batch.copyValues()
                 cacheReader.leave()
-                try batch.followPointers(clock)
+                do throws(EngineError) { try batch.followPointers(clock) } catch {
+                    guard error.wouldWait else { throw error }
+                    waiting = error
+                }
             }
             defer { if !areCopied { cacheReader.leave() } }
             let gets = counters.gets &+ UInt64(batch.count)
@@ -41,10 +47,15 @@ extension Tree {
                 switch unsafe batch.items[number].outcome {
                 case .alone:
                     result.reset()
-                    unsafe try collect(batch.items[number].key, into: &result)
+                    do throws(EngineError) { unsafe try collect(batch.items[number].key, into: &result) } catch {
+                        guard error.wouldWait else { throw error }
+                        waiting = error
+                    }
+                    if waiting != nil { continue }
                     if !rules.areIdle { unsafe result.apply(rules, to: batch.items[number].key) }
                     let found = unsafe result.finish(clock)
                     goesOn = unsafe visit(first + number, found?.value, found?.expiry ?? .never)
+                case _ where waiting != nil: continue
                 case .found:
                     let item = unsafe batch.items[number]
                     let isAlive = item.kind == .put && !clock.isExpired(item.expiry)
@@ -55,6 +66,7 @@ extension Tree {
             }
             first = last
         }
+        if let waiting { throw waiting }
     }
 
     private func search(_ batch: BatchLookup) {

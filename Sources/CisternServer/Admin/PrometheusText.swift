@@ -44,6 +44,12 @@ enum PrometheusText {
         page.counter(
             "cistern_refusals_total", "Requests that were refused, by error code.",
             requests.refusals.sorted { $0.key.rawValue < $1.key.rawValue }.map { ([("code", $0.key.name)], $0.value) })
+        page.counter(
+            "cistern_reads_put_aside_total", "Times a read was put aside until the disk had what it takes.",
+            [([], requests.readsPutAside)])
+        page.counter(
+            "cistern_reads_waited_on_loop_total", "Reads that waited for the disk on their event loop.",
+            [([], requests.readsThatWaited)])
         page.counter("cistern_received_bytes_total", "Bytes of request bodies.", [([], requests.bytesReceived)])
         page.histogram(
             "cistern_write_seconds", "Write batches, from arrival to acknowledgement.",

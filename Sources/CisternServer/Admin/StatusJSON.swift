@@ -52,6 +52,8 @@ enum StatusJSON {
                     sums.refusals.sorted { $0.key.rawValue < $1.key.rawValue }.map { ($0.key.name, "\($0.value)") })
             ),
             ("bytesReceived", "\(sums.bytesReceived)"),
+            ("readsPutAside", "\(sums.readsPutAside)"),
+            ("readsThatWaited", "\(sums.readsThatWaited)"),
             ("writeMicroseconds", "\(sums.writeMicroseconds)"),
         ])
     }

@@ -92,7 +92,7 @@ extension ServerSession {
 
     // MARK: MULTI_GET
 
-    func multiGet(_ header: FrameHeader, _ body: UnsafeRawBufferPointer) {
+    func multiGet(_ header: FrameHeader, _ body: UnsafeRawBufferPointer, _ patience: DiskPatience = DiskPatience()) {
         let message: MultiGetMessage
         do throws(WireError) {
             message = unsafe try MultiGetMessage.decode(body)
@@ -102,24 +102,29 @@ extension ServerSession {
         guard let tree = tree(of: header, epoch: message.epoch) else { return }
         let clock = clock(tree, watermark: message.watermark)
         let scratch = scratch
-        scratch.values.reset()
         let room = bodyBytesMax
         for index in 0..<message.keys.count where unsafe !tree.owns(message.keys[index]) {
             return refuse(header, foreignKey(header, tree, entry: index))
         }
         do throws(EngineError) {
-            unsafe try tree.tree.multiGet(
-                count: message.keys.count, clock: clock, scratch: &scratch.lookup,
-                key: { index in unsafe message.keys[index] },
-                visit: { _, value, expiry in
-                    if let value = unsafe value {
-                        unsafe scratch.values.append(value: value, expiry: expiry)
-                    } else {
-                        scratch.values.appendAbsent()
-                    }
-                    // Looked at behind each key: the buffer stays within one answer and one value, whatever is asked for.
-                    return scratch.values.encodedSize <= room
-                })
+            let isDone = try readWithoutWaiting(patience, again: { unsafe again(header, body) { unsafe $0.multiGet } })
+            {
+                () throws(EngineError) in
+                scratch.values.reset()
+                unsafe try tree.tree.multiGet(
+                    count: message.keys.count, clock: clock, scratch: &scratch.lookup,
+                    key: { index in unsafe message.keys[index] },
+                    visit: { _, value, expiry in
+                        if let value = unsafe value {
+                            unsafe scratch.values.append(value: value, expiry: expiry)
+                        } else {
+                            scratch.values.appendAbsent()
+                        }
+                        // Looked at behind each key: the buffer stays within one answer and one value, whatever is asked for.
+                        return scratch.values.encodedSize <= room
+                    })
+            }
+            guard isDone else { return }
         } catch {
             return refuse(header, Refusal(error, attempt: "multi-get of \(tree.name)"))
         }
@@ -131,7 +136,7 @@ extension ServerSession {
 
     // MARK: SCAN
 
-    func scan(_ header: FrameHeader, _ body: UnsafeRawBufferPointer) {
+    func scan(_ header: FrameHeader, _ body: UnsafeRawBufferPointer, _ patience: DiskPatience = DiskPatience()) {
         let message: ScanMessage
         do throws(WireError) {
             message = unsafe try ScanMessage.decode(body)
@@ -146,8 +151,12 @@ extension ServerSession {
             clock: clock(tree, watermark: message.watermark), keysOnly: message.keysOnly,
             entriesMax: min(entriesMax, PageLimits.entriesMax), bytesMax: min(bytesMax, PageLimits.bytesMax))
         do throws(EngineError) {
-            _ = try fillPage(tree, request)
-            answerWithPage(header)
+            let isDone = try readWithoutWaiting(
+                patience, ahead: ServerSession.scanAheadBytes, again: { unsafe again(header, body) { unsafe $0.scan } }
+            ) { () throws(EngineError) in
+                _ = try fillPage(tree, request)
+            }
+            if isDone { answerWithPage(header) }
         } catch {
             refuse(header, Refusal(error, attempt: "scan of \(tree.name)"))
         }
@@ -204,6 +213,19 @@ extension ServerSession {
     }
 
     // MARK: Common
+
+    private typealias Request = (FrameHeader, UnsafeRawBufferPointer, DiskPatience) -> Void
+
+    /// The request once more, from a copy of its body.
+    private func again(
+        _ header: FrameHeader, _ body: UnsafeRawBufferPointer, _ request: @escaping @Sendable (ServerSession) -> Request
+    ) -> @Sendable (DiskPatience) -> Void {
+        let copy = unsafe Array(body)
+        return { [self] patience in
+            guard isOpen else { return }
+            unsafe copy.withUnsafeBytes { unsafe request(self)(header, $0, patience) }
+        }
+    }
 
     /// Read once a frame: all its keys are judged at the same time.
     func clock(_ tree: SessionTree, watermark: UInt64) -> ExpiryClock {

@@ -1,5 +1,6 @@
 // KEY_INDEX: all keys of a tree as a stream of pages. One page a turn of the event loop, so that other connections are served
-// in between, and none while the peer does not read: the stream holds a key, not pages.
+// in between, and none while the peer does not read: the stream holds a key, not pages. A stream whose page has to come from the
+// disk first is put aside and leaves the turn to the others.
 
 internal import CisternLSM
 internal import CisternPrimitives
@@ -11,6 +12,15 @@ struct KeyIndexStream {
     var next: [UInt8]
     let epoch: UInt64
     let watermark: UInt64
+    /// Of the page that is next.
+    var patience = DiskPatience()
+
+    enum Turn {
+        case goesOn
+        case isOver
+        /// It comes back when the disk has what its page takes.
+        case isPutAside
+    }
 }
 
 extension ServerSession {
@@ -26,11 +36,12 @@ extension ServerSession {
             return refuse(header, Refusal(error))
         }
         guard tree(of: header, epoch: message.epoch) != nil else { return }
-        guard keyIndexStreams.count < ServerSession.keyIndexStreamsMax else {
+        let running = keyIndexStreams.count + keyIndexStreamsAside
+        guard running < ServerSession.keyIndexStreamsMax else {
             return refuse(
                 header,
                 Refusal(
-                    .busy, "key index: \(keyIndexStreams.count) are being sent on this connection; wait for one to end")
+                    .busy, "key index: \(running) are being sent on this connection; wait for one to end")
             )
         }
         let start = unsafe Array(message.start)
@@ -44,7 +55,11 @@ extension ServerSession {
     func continueKeyIndexes() {
         guard let connection, connection.isWritable, !keyIndexStreams.isEmpty else { return }
         var stream = keyIndexStreams.removeFirst()
-        if sendPage(&stream) { keyIndexStreams.append(stream) }
+        switch sendPage(&stream) {
+        case .goesOn: keyIndexStreams.append(stream)
+        case .isPutAside: keyIndexStreamsAside += 1
+        case .isOver: break
+        }
         if !keyIndexStreams.isEmpty { scheduleKeyIndexTurn() }
     }
 
@@ -57,20 +72,42 @@ extension ServerSession {
         }
     }
 
-    /// False when the stream is over.
-    private func sendPage(_ stream: inout KeyIndexStream) -> Bool {
+    private func resume(_ stream: KeyIndexStream) {
+        keyIndexStreamsAside -= 1
+        guard isOpen else { return }
+        keyIndexStreams.append(stream)
+        if keyIndexStreams.count == 1 { continueKeyIndexes() }
+    }
+
+    private func sendPage(_ stream: inout KeyIndexStream) -> KeyIndexStream.Turn {
         // Looked up for each page: the tree may have been taken away since the last.
-        guard let tree = tree(of: stream.header, epoch: stream.epoch) else { return false }
+        guard let tree = tree(of: stream.header, epoch: stream.epoch) else { return .isOver }
         let request = PageRequest(
             start: stream.next, clock: clock(tree, watermark: stream.watermark), keysOnly: true,
             entriesMax: PageLimits.entriesMax, bytesMax: ServerSession.keyIndexPageBytes)
+        let same = stream
+        var next: [UInt8] = []
         do throws(EngineError) {
-            stream.next = try fillPage(tree, request)
+            let isDone = try readWithoutWaiting(
+                stream.patience, ahead: ServerSession.scanAheadBytes,
+                again: {
+                    { [self] patience in
+                        var later = same
+                        later.patience = patience
+                        resume(later)
+                    }
+                }
+            ) { () throws(EngineError) in
+                next = try fillPage(tree, request)
+            }
+            guard isDone else { return .isPutAside }
         } catch {
             refuse(stream.header, Refusal(error, attempt: "key index of \(tree.name)"))
-            return false
+            return .isOver
         }
-        answerWithPage(stream.header, more: !stream.next.isEmpty)
-        return !stream.next.isEmpty
+        stream.next = next
+        stream.patience = DiskPatience()
+        answerWithPage(stream.header, more: !next.isEmpty)
+        return next.isEmpty ? .isOver : .goesOn
     }
 }

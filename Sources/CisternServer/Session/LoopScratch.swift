@@ -1,6 +1,7 @@
 // Buffers that requests are answered from. One set an event loop, not one a connection: a loop answers one request at a time,
 // and a buffer keeps the size of the largest answer it ever held.
 
+internal import CisternFileSystem
 internal import CisternLSM
 internal import CisternWire
 
@@ -10,6 +11,7 @@ package final class LoopScratch: @unchecked Sendable {
     var lookup = LookupResult()
     var values = MultiGetReplyEncoder()
     var page = ScanPageEncoder()
+    let waits = DiskWaits()
 
     package init() {}
 }

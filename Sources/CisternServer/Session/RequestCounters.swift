@@ -17,7 +17,9 @@ internal import Synchronization
     private static let latencyBase = errorBase + errorsMax
     private static let latencySum = latencyBase + latencyBuckets + 1
     private static let bytesReceived = latencySum + 1
-    private static let count = bytesReceived + 1
+    private static let readsPutAside = bytesReceived + 1
+    private static let readsThatWaited = readsPutAside + 1
+    private static let count = readsThatWaited + 1
 
     private let cells: UnsafeMutablePointer<Atomic<UInt64>>
 
@@ -56,6 +58,12 @@ internal import Synchronization
         add(RequestCounters.latencySum, microseconds)
     }
 
+    /// A read was put aside until the disk had what it takes; once for each time.
+    func noteReadPutAside() { add(RequestCounters.readsPutAside, 1) }
+
+    /// A read was let wait for the disk on its event loop.
+    func noteReadThatWaited() { add(RequestCounters.readsThatWaited, 1) }
+
     /// Adds what was counted so far.
     func add(to sum: inout RequestSums) {
         for opcode in Opcode.allCases {
@@ -70,6 +78,8 @@ internal import Synchronization
         }
         sum.writeMicroseconds += read(RequestCounters.latencySum)
         sum.bytesReceived += read(RequestCounters.bytesReceived)
+        sum.readsPutAside += read(RequestCounters.readsPutAside)
+        sum.readsThatWaited += read(RequestCounters.readsThatWaited)
     }
 
     private func read(_ cell: Int) -> UInt64 { unsafe cells[cell].load(ordering: .relaxed) }
@@ -85,6 +95,10 @@ package struct RequestSums: Equatable, Sendable {
     package var writeMicroseconds: UInt64 = 0
     /// Bodies of requests.
     package var bytesReceived: UInt64 = 0
+    /// Times that a read was put aside until the disk had what it takes.
+    package var readsPutAside: UInt64 = 0
+    /// Reads that were put aside so often that the last time they were let wait on their event loop.
+    package var readsThatWaited: UInt64 = 0
 
     package init() {}
 }

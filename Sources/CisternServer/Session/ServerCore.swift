@@ -13,6 +13,7 @@ package final class ServerCore: Sendable {
     package let time: any TimeSource
     package let logger: Logger
     package let lane: BlockingLane
+    package let disk = DiskLane()
     /// One an event loop.
     package let requestCounters: [RequestCounters]
     package let checkpoints = CheckpointHistory()

@@ -29,7 +29,10 @@ package final class ServerSession: FrameService, @unchecked Sendable {
     private(set) var slots: [Slot] = []
     var keyIndexStreams: [KeyIndexStream] = []
     var keyIndexTurnIsScheduled = false
+    /// Streams that wait for the disk.
+    var keyIndexStreamsAside = 0
     private var isClosed = false
+    var isOpen: Bool { !isClosed }
     let scratch: LoopScratch
     let counters: RequestCounters
 

@@ -5,6 +5,7 @@
 #   examples      .build-flink/examples.jar
 #   test [ARGS]   all JUnit tests, or what the console launcher's ARGS select
 #   demo [ARGS]   both jobs on a local cluster, with a kill in the middle
+#   bench [ARGS]  jobs on Flink's own backends and on ours in turn; see Benchmarks/README.md
 #   class-path    of Flink, for other scripts
 set -euo pipefail
 home=$(cd "$(dirname "$0")" && pwd)
@@ -109,6 +110,20 @@ demo() {
     java -Xmx256m -XX:+UseSerialGC -cp "$build/example-classes:$(flink_class_path)" io.cistern.flink.examples.Demo "$@"
 }
 
+bench() {
+    examples
+    settings
+    if newer "$build/bench.jar" "$home/src/bench" "$build/examples.jar"; then
+        rm -rf "$build/bench-classes"
+        mkdir -p "$build/bench-classes"
+        find "$home/src/bench/java" -name '*.java' >"$build/sources"
+        compile -cp "$build/example-classes:$jar:$(flink_class_path)" -d "$build/bench-classes" @"$build/sources"
+        command jar --create --file "$build/bench.jar.new" -C "$build/bench-classes" .
+        mv "$build/bench.jar.new" "$build/bench.jar"
+    fi
+    java -Xmx256m -XX:+UseSerialGC -cp "$build/bench-classes:$build/example-classes:$(flink_class_path)" io.cistern.flink.bench.Bench "$@"
+}
+
 # What Flink opens of the JDK for itself, on Java 17.
 exports() {
     local package
@@ -123,6 +138,7 @@ case ${1:-} in
     examples) examples ;;
     test) shift; tests "$@" ;;
     demo) shift; demo "$@" ;;
+    bench) shift; bench "$@" ;;
     class-path) fetch; flink_class_path ;;
-    *) sed -n '2,9p' "$0" | cut -c 3-; exit 1 ;;
+    *) sed -n '2,10p' "$0" | cut -c 3-; exit 1 ;;
 esac

@@ -36,9 +36,12 @@ public final class LocalFlink implements AutoCloseable {
     private final Path work;
     private final String classPath;
     private final int restPort;
+    /** Megabytes. */
+    private final int taskManagerHeap;
     private final HttpClient http = HttpClient.newHttpClient();
     private Process jobManager;
     private Process taskManager;
+    private boolean isTaskManagerKilled;
 
     /**
      * @param home Flink as PyPI has it
@@ -84,9 +87,14 @@ public final class LocalFlink implements AutoCloseable {
         all.put("restart-strategy.fixed-delay.delay", "1 s");
         all.put("execution.checkpointing.dir", work.resolve("checkpoints").toUri().toString());
         all.putAll(options);
+        taskManagerHeap = megabytes(all.get("taskmanager.memory.task.heap.size")) + megabytes(all.get("taskmanager.memory.framework.heap.size"));
         Files.createDirectories(work.resolve("conf"));
         Files.writeString(work.resolve("conf/config.yaml"), all.entrySet().stream()
                 .map(option -> option.getKey() + ": \"" + option.getValue() + "\"").collect(Collectors.joining("\n", "", "\n")));
+    }
+
+    private static int megabytes(String size) {
+        return Integer.parseInt(size.substring(0, size.length() - 1));
     }
 
     /** Ports that are free at this moment: Flink's processes have to know each other's before they start. */
@@ -101,17 +109,28 @@ public final class LocalFlink implements AutoCloseable {
         jobManager = java("jobmanager", "256m", "org.apache.flink.runtime.entrypoint.StandaloneSessionClusterEntrypoint",
                 List.of("--configDir", work.resolve("conf").toString(), "--executionMode", "cluster"));
         startTaskManager();
-        await("a task manager", 120, () -> get("/taskmanagers").path("taskmanagers").size() > 0);
+        awaitTaskManagers(1);
+    }
+
+    /** Waits until the job manager knows so many. */
+    public void awaitTaskManagers(int count) throws IOException, InterruptedException {
+        await(count + " task managers", 120, () -> get("/taskmanagers").path("taskmanagers").size() == count);
     }
 
     public void startTaskManager() throws IOException {
-        taskManager = java("taskmanager", "640m", "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
+        isTaskManagerKilled = false;
+        taskManager = java("taskmanager", taskManagerHeap + "m", "org.apache.flink.runtime.taskexecutor.TaskManagerRunner",
                 List.of("--configDir", work.resolve("conf").toString()));
     }
 
     /** As a crash of its machine does. */
     public void killTaskManager() throws InterruptedException {
+        isTaskManagerKilled = true;
         Processes.kill(taskManager);
+    }
+
+    public long taskManagerProcessId() {
+        return taskManager.pid();
     }
 
     private Process java(String name, String heap, String main, List<String> arguments) throws IOException {
@@ -132,7 +151,14 @@ public final class LocalFlink implements AutoCloseable {
 
     /** Submits a job with Flink's command line; returns its id. */
     public String submit(Path jar, String main, List<String> arguments) throws IOException, InterruptedException {
-        List<String> all = new ArrayList<>(List.of("run", "-d", "-m", "127.0.0.1:" + restPort, "-c", main, jar.toString()));
+        return submit(jar, main, arguments, List.of());
+    }
+
+    /** @param flags of {@code flink run}, for example {@code -Dkey=value} */
+    public String submit(Path jar, String main, List<String> arguments, List<String> flags) throws IOException, InterruptedException {
+        List<String> all = new ArrayList<>(List.of("run", "-d", "-t", "remote"));
+        all.addAll(flags);
+        all.addAll(List.of("-c", main, jar.toString()));
         all.addAll(arguments);
         String output = client("submit", 120, all);
         Matcher matcher = JOB_ID.matcher(output);
@@ -172,6 +198,13 @@ public final class LocalFlink implements AutoCloseable {
         return get("/jobs/" + job).path("state").asText();
     }
 
+    public void cancel(String job) throws IOException, InterruptedException {
+        HttpRequest request = HttpRequest.newBuilder(URI.create("http://127.0.0.1:" + restPort + "/jobs/" + job))
+                .method("PATCH", HttpRequest.BodyPublishers.noBody()).build();
+        http.send(request, HttpResponse.BodyHandlers.ofString());
+        await("job " + job + " to end", 120, () -> List.of("CANCELED", "FINISHED", "FAILED").contains(state(job)));
+    }
+
     public int completedCheckpoints(String job) throws IOException, InterruptedException {
         return get("/jobs/" + job + "/checkpoints").path("counts").path("completed").asInt();
     }
@@ -206,7 +239,9 @@ public final class LocalFlink implements AutoCloseable {
                 last = error;
             }
             ensureAlive("jobmanager", jobManager);
-            ensureAlive("taskmanager", taskManager);
+            if (!isTaskManagerKilled) {
+                ensureAlive("taskmanager", taskManager);
+            }
             Thread.sleep(POLL_MILLISECONDS);
         }
         throw new IOException("waited " + seconds + " s for " + what, last);

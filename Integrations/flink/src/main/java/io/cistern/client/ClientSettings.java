@@ -9,8 +9,8 @@ import java.io.Serializable;
  * @param writeBufferEntries distinct keys at which it is sent; 1 to 65,536
  * @param batchesInFlight batches that may wait for their acknowledgement; the writer waits when there would be more
  * @param cacheBytes memory for values read or written before, and for the writes under way
- * @param keyIndexBytes memory for the keys that exist and are not in the cache; 0 for none. When they need more, they are
- *     forgotten, and reading an absent key costs a request
+ * @param keyIndexBytes memory for knowing which keys exist; 0 for none. When they need more, they are forgotten, and reading an
+ *     absent key costs a request
  * @param requestTimeoutMilliseconds a request without an answer for so long is taken as a lost connection
  * @param retryForMilliseconds for how long a call tries again (reconnecting, busy server) before it throws
  * @param clientName in the server's log
@@ -24,7 +24,7 @@ public record ClientSettings(int writeBufferBytes, int writeBufferEntries, int b
     private static final int BATCHES_IN_FLIGHT_MAX = 64;
 
     public static final ClientSettings DEFAULT =
-            new ClientSettings(1 << 20, 8192, 4, 64L << 20, 64L << 20, 30_000, 60_000, "cistern-java");
+            new ClientSettings(1 << 20, 8192, 4, 64L << 20, 128L << 20, 30_000, 60_000, "cistern-java");
 
     public ClientSettings {
         check("write buffer bytes", writeBufferBytes, WRITE_BUFFER_BYTES_MIN, WRITE_BUFFER_BYTES_MAX);

@@ -34,6 +34,10 @@ final class Entry {
     int pendingFrom;
     /** proto-spec/entries.md; 0 for never. */
     long expiry;
+    /**
+     * {@link KnownKeys} was told of this key, has a slot that never expires for it, and unless that is shared, for no other key.
+     */
+    boolean isNamedAlone;
     /** Batches under way with the key, the next one included. Only entries without any are evicted. */
     int pins;
 

@@ -5,9 +5,7 @@ import io.cistern.wire.LittleEndian;
 import java.util.Arrays;
 
 /**
- * Keys that exist on the server and are not in the cache: the reason a read of an absent key costs no request. A false "absent"
- * would be silent loss, so it keeps whole keys, not fingerprints. It may say "present" for a key that is gone; that costs one
- * request. Not thread-safe.
+ * A set of keys that keeps them whole, so that both answers are certain but for expired ones. Not thread-safe.
  *
  * <pre>
  *   slots   [ hash bits u32 | record offset + 1 u32 ]   open addressing, linear probing, deletion by shifting back

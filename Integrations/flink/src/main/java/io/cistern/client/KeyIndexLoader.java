@@ -37,6 +37,13 @@ final class KeyIndexLoader {
         isDone = true;
     }
 
+    /** Asks for all keys once more. */
+    void restart() {
+        start = new byte[0];
+        isInterrupted = true;
+        isDone = false;
+    }
+
     /** Takes what has arrived; asks anew when the stream was cut. Nearly free when nothing has. */
     void advance(Consumer<Scan.Page> onPage) throws CisternException {
         if (isInterrupted) {

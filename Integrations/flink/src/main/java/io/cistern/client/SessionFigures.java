@@ -13,4 +13,6 @@ public final class SessionFigures {
     public long entriesSent;
     public long bytesSent;
     public long evictions;
+    /** How often the keys were loaded anew, because half of the known ones were gone. */
+    public long keyLoads;
 }

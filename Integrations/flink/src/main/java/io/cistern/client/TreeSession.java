@@ -15,7 +15,9 @@ import io.cistern.wire.WriteBatch;
 import java.io.IOException;
 import java.util.ArrayList;
 import java.util.Arrays;
+import java.util.HashMap;
 import java.util.List;
+import java.util.Map;
 
 /**
  * A worker attached to its tree: reads and writes of store keys, batched and cached, and snapshots.
@@ -41,6 +43,8 @@ public final class TreeSession implements AutoCloseable {
     private final KnownKeys known;
     private final KeyIndexLoader loader;
     private final SessionFigures figures = new SessionFigures();
+    /** By name, in milliseconds, as the server has them. */
+    private final Map<String, Long> timesToLive = new HashMap<>();
     /** By id; nulls between. */
     private StateAccess[] states = new StateAccess[16];
 
@@ -59,6 +63,7 @@ public final class TreeSession implements AutoCloseable {
         set = new WorkingSet(settings.cacheBytes(), this::evicted);
         for (StateDescriptor state : attached.states()) {
             know(new StateAccess(state.id(), state.name(), StateKind.of(state.kind())));
+            timesToLive.put(state.name(), state.ttlMilliseconds());
         }
         loader = new KeyIndexLoader(link);
         if (startsEmpty || !known.isWanted()) {
@@ -97,6 +102,11 @@ public final class TreeSession implements AutoCloseable {
         return attached.restoreMicroseconds();
     }
 
+    /** Memory of the known keys. */
+    public long keyIndexBytes() {
+        return known.byteCount();
+    }
+
     public SessionFigures figures() {
         return figures;
     }
@@ -116,11 +126,40 @@ public final class TreeSession implements AutoCloseable {
     }
 
     private StateAccess register(StateDescriptor asked, StateKind kind) throws CisternException {
+        if (asked.ttlClock() == StateDescriptor.CLOCK_PROCESSING) {
+            Long before = timesToLive.put(asked.name(), asked.ttlMilliseconds());
+            if (before != null && before != asked.ttlMilliseconds()) {
+                expiriesMove(asked.name());
+            }
+        }
         byte[] reply = link.call("register state " + asked.name(), Opcode.REGISTER_STATE, RegisterState.encode(asked));
         try {
             return know(new StateAccess(RegisterState.decodeReply(reply).id(), asked.name(), kind));
         } catch (WireException error) {
             throw damaged("the answer to a registration", error);
+        }
+    }
+
+    /** The server will give stored entries other expiries: those that the worker knows say nothing any more. */
+    private void expiriesMove(String name) throws CisternException {
+        flush();
+        link.awaitIdle("register state " + name);
+        takeRetired();
+        int id = state(name).id();
+        set.forEach(entry -> {
+            if (StoreKey.state(entry.key) == id) {
+                entry.expiry = 0;
+            }
+        });
+        loadKeysAnew();
+    }
+
+    private void loadKeysAnew() {
+        if (known.isWanted()) {
+            known.beginAnew();
+            set.forEach(entry -> entry.isNamedAlone = false);
+            loader.restart();
+            figures.keyLoads++;
         }
     }
 
@@ -148,7 +187,7 @@ public final class TreeSession implements AutoCloseable {
             if (!entry.isBaseKnown) {
                 readBase(entry);
             }
-        } else if (!known.mayExist(key, length, hash)) {
+        } else if (!known.mayExist(hash)) {
             figures.absentKnown++;
             return null;
         } else {
@@ -174,8 +213,8 @@ public final class TreeSession implements AutoCloseable {
             entry.isPresent = true;
             entry.expiry = reply.expiry(0);
             load(state, entry, reply.value(0));
+            known.found(entry);
         }
-        known.gone(key, length, hash);
         set.add(entry);
         set.evict();
         return entry;
@@ -247,7 +286,7 @@ public final class TreeSession implements AutoCloseable {
         long hash = Hash64.hash(key, length);
         Entry entry = set.find(key, length, hash);
         if (entry == null) {
-            if (state.kind() != StateKind.TIMERS && !known.mayExist(key, length, hash)) {
+            if (state.kind() != StateKind.TIMERS && !known.mayExist(hash)) {
                 figures.writesAbsorbed++;
                 return;
             }
@@ -309,8 +348,7 @@ public final class TreeSession implements AutoCloseable {
         boolean isTimer = state.kind() == StateKind.TIMERS;
         Entry entry = new Entry(Arrays.copyOf(key, length), hash, group, isTimer);
         if (!isTimer) {
-            entry.isBaseKnown = !known.mayExist(key, length, hash) || (group != null && group.isComplete);
-            known.gone(key, length, hash);
+            entry.isBaseKnown = !known.mayExist(hash) || (group != null && group.isComplete);
         }
         set.add(entry);
         return entry;
@@ -468,7 +506,7 @@ public final class TreeSession implements AutoCloseable {
                     entry.isPresent = true;
                     entry.expiry = page.expiry(i);
                     load(state, entry, page.value(i));
-                    known.gone(key, key.length, entry.hash);
+                    known.found(entry);
                     set.add(entry);
                 } else {
                     result.add(new StoredEntry(key, value));
@@ -555,6 +593,8 @@ public final class TreeSession implements AutoCloseable {
         }
         if (!loader.isDone()) {
             advanceLoader();
+        } else if (!acknowledged.isEmpty() && known.isWorthLoading()) {
+            loadKeysAnew();
         }
     }
 
@@ -567,12 +607,13 @@ public final class TreeSession implements AutoCloseable {
             long now = System.currentTimeMillis();
             for (int i = 0; i < page.count(); i++) {
                 byte[] key = page.key(i).copy();
-                Entry entry = set.find(key, key.length, Hash64.hash(key, key.length));
+                long hash = Hash64.hash(key, key.length);
+                Entry entry = set.find(key, key.length, hash);
                 // What the working set has is newer.
                 if (entry == null || !entry.isBaseKnown) {
                     int id = StoreKey.state(key);
                     boolean isMap = id < states.length && states[id] != null && states[id].kind() == StateKind.MAP;
-                    known.named(key, isMap, page.expiry(i), now);
+                    known.named(key, hash, isMap, page.expiry(i), now);
                 }
             }
         });
@@ -615,6 +656,8 @@ public final class TreeSession implements AutoCloseable {
                 group.isComplete = false;
             }
             known.left(entry, entry.expiry == 0 ? 0 : System.currentTimeMillis());
+        } else {
+            known.gone(entry);
         }
         if (group != null && group.count == 1) {
             if (group.isComplete) {

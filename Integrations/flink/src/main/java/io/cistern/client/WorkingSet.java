@@ -80,6 +80,12 @@ final class WorkingSet {
         byteCount -= entry.byteCount();
     }
 
+    void forEach(Consumer<Entry> visitor) {
+        for (Entry entry = oldest; entry != null; entry = entry.newer) {
+            visitor.accept(entry);
+        }
+    }
+
     /** Makes room. */
     void evict() {
         for (int looks = LOOKS_MAX; byteCount > capacityBytes && count > 0 && looks > 0; looks--) {

@@ -24,6 +24,8 @@ final class SessionMetrics {
         gauge(group, "entriesSent", () -> figures.entriesSent);
         gauge(group, "bytesSent", () -> figures.bytesSent);
         gauge(group, "evictions", () -> figures.evictions);
+        gauge(group, "keyLoads", () -> figures.keyLoads);
+        gauge(group, "keyIndexBytes", session::keyIndexBytes);
     }
 
     private static void gauge(MetricGroup group, String name, Gauge<Long> gauge) {

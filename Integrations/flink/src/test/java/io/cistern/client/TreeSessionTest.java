@@ -132,6 +132,40 @@ final class TreeSessionTest {
     }
 
     @Test
+    void namesOfKeysThatAreGoneMakeRoomAndThoseThatStayAreFound() throws Exception {
+        int lists = 150_000;
+        try (TreeSession session = open(server, "garbage", 1, List.of(), 0, GROUPS - 1)) {
+            StateAccess state = session.register("lists", StateKind.LIST, 0);
+            // Twice, and the cache has forgotten the first time: the worker cannot know which name is whose.
+            for (int round = 0; round < 2; round++) {
+                for (int i = 0; i < lists; i++) {
+                    append(session, state, TestKeys.key(i % GROUPS, state, "list-" + i, ""), "element");
+                }
+            }
+            for (int i = 0; i < lists; i++) {
+                if (i % 10 != 0) {
+                    byte[] key = TestKeys.key(i % GROUPS, state, "list-" + i, "");
+                    session.delete(state, key, key.length);
+                }
+            }
+            session.snapshot(1).await();
+            assertTrue(session.figures().keyLoads > 0, "keys were not loaded anew");
+            long end = System.nanoTime() + 60_000_000_000L;
+            boolean isKnown = false;
+            while (!isKnown && System.nanoTime() < end) {
+                long before = session.figures().absentKnown;
+                byte[] never = TestKeys.key(3, state, "never" + System.nanoTime(), "");
+                session.get(state, never, never.length);
+                isKnown = session.figures().absentKnown > before;
+            }
+            assertTrue(isKnown, "the keys were not loaded in a minute");
+            for (int i = 0; i < lists; i += 10) {
+                assertEquals(2, list(session, state, TestKeys.key(i % GROUPS, state, "list-" + i, "")).size(), "list " + i);
+            }
+        }
+    }
+
+    @Test
     void anOlderEpochIsFenced() throws Exception {
         TreeSession zombie = open(server, "fenced", 5, List.of(), 0, GROUPS - 1);
         StateAccess state = zombie.register("values", StateKind.VALUE, 0);

@@ -115,12 +115,23 @@ let package = Package(
 
         // Benchmarks
         .target(name: "CBenchShims", path: "Benchmarks/Shims"),
+        .target(
+            name: "CisternBenchKit",
+            dependencies: ["CisternPrimitives", "CisternCompression", "CZstd", "CBenchShims"], path: "Benchmarks/Kit",
+            swiftSettings: testing),
         .executableTarget(
             name: "cistern-bench",
             dependencies: [
-                "CisternLSM", "CisternFileSystem", "CisternPrimitives", "CisternCompression", "CZstd", "CBenchShims",
-                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                "CisternBenchKit", "CisternLSM", "CisternFileSystem", "CisternPrimitives", "CisternCompression",
+                "CZstd",
+                "CBenchShims", .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], path: "Benchmarks/Suites", swiftSettings: testing),
+        .executableTarget(
+            name: "cistern-bench-remote",
+            dependencies: [
+                "CisternBenchKit", "CisternClient", "CisternTransport", "CisternPrimitives", "CBenchShims",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ], path: "Benchmarks/Remote", swiftSettings: testing),
 
         // Tests
         .testTarget(name: "EndToEndTests", dependencies: ["FlightsExample", "cistern"], swiftSettings: testing),

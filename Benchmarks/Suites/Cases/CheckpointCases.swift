@@ -1,6 +1,7 @@
 // Checkpoints while a job writes. Ours: a snapshot of a tree with its log on and synced, writes going on. The peer: what Flink
 // does, a checkpoint by hard links on the writing thread, with the log off, which flushes.
 
+import CisternBenchKit
 import CisternPrimitives
 import Synchronization
 

@@ -1,5 +1,6 @@
 // Codecs: what compressing a value takes and gives, and what it does to a store as a whole.
 
+import CisternBenchKit
 import CisternCompression
 import CisternPrimitives
 

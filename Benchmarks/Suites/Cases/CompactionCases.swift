@@ -2,6 +2,7 @@
 // stream of runs, which gives write and space amplification; then the same runs, unmerged, are compacted at once with gets
 // and puts beside it. Large values once in the sorted files, and once in value files, which the peer calls blob files.
 
+import CisternBenchKit
 import CisternPrimitives
 
 struct CompactionCases: CaseGroup {

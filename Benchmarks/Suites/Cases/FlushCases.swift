@@ -1,5 +1,6 @@
 // A full memtable becomes a file. MB of keys and values for each second of CPU; filling the memtable is not counted.
 
+import CisternBenchKit
 import CisternPrimitives
 
 struct FlushCases: CaseGroup {

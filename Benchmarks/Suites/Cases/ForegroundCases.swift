@@ -1,6 +1,7 @@
 // What a job feels while its store merges everything: gets and puts of single entries in an open loop, at the same rate on
 // all sides, until the compaction is over.
 
+import CisternBenchKit
 import CisternPrimitives
 
 /// A full compaction with operations beside it.

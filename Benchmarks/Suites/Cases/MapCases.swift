@@ -1,5 +1,6 @@
 // Map state: prefix scans over the entries of one map.
 
+import CisternBenchKit
 import CisternPrimitives
 
 struct MapCases: CaseGroup {

@@ -1,6 +1,7 @@
 // Whether the engine knows what memory it takes: resident memory of the process against the ledger's sum, all the time while a
 // store of a few hundred megabytes is filled, read, written over and compacted.
 
+import CisternBenchKit
 import CisternPrimitives
 
 struct MemoryCases: CaseGroup {

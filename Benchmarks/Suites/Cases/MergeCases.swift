@@ -1,6 +1,7 @@
 // A full compaction of eight runs that overlap everywhere, nothing else running. MB are keys and values that go in; MB/s a
 // core is by wall time or by CPU, whichever is worse, so that neither waiting nor a second thread flatters.
 
+import CisternBenchKit
 import CisternPrimitives
 
 struct MergeCases: CaseGroup {

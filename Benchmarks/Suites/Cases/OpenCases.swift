@@ -1,6 +1,7 @@
 // How long a restore takes: opening a directory with two trees, and making a tree out of the middle of both their snapshots,
 // each with a first read. An absolute bar, and the same at a tenth of the size: neither may depend on how much state there is.
 
+import CisternBenchKit
 import CisternFileSystem
 import CisternLSM
 import CisternPrimitives

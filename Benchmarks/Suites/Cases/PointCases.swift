@@ -1,5 +1,6 @@
 // Value state: entries that are written and read one by one.
 
+import CisternBenchKit
 import CisternPrimitives
 
 struct PointCases: CaseGroup {

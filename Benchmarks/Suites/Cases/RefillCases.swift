@@ -1,5 +1,6 @@
 // What readers feel right after a compaction has replaced the files whose blocks they had in the cache.
 
+import CisternBenchKit
 import CisternPrimitives
 
 struct RefillCases: CaseGroup {

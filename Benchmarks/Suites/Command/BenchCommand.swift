@@ -6,6 +6,7 @@
 //   count    ─► hot operations for a tool that counts their instructions
 
 import ArgumentParser
+import CisternBenchKit
 import Foundation
 
 @main
@@ -60,7 +61,9 @@ struct RunCommand: ParsableCommand {
         print("ours    \(EngineStore.describe())")
         print("peer    \(library.name), \(RocksOptions.describe()), \(allocator?.name ?? "the C library's allocator")")
         print("suite   \(suite)\(quick ? ", quick" : ""), seed \(seed), \(repeats) repeats, load \(loadAverage())")
-        var results = Results(suite: suite, peerNames: [.peer: library.name, .lmdb: LMDBStore.name])
+        var results = Results(
+            suite: suite.rawValue, peerNames: [.peer: library.name, .lmdb: LMDBStore.name], bars: Suite.bars,
+            oursFrom: Suite.oursFrom)
         let began = wallNanoseconds()
         for repetition in 1...repeats {
             for group in groups where repetition == 1 || group.isRepeated {

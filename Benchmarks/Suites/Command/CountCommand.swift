@@ -3,6 +3,7 @@
 
 import ArgumentParser
 import CBenchShims
+import CisternBenchKit
 import CisternPrimitives
 import Foundation
 

@@ -1,6 +1,7 @@
 // One side of one group of cases, in a process of its own: heaps stay apart, and the peak of memory is the side's.
 
 import ArgumentParser
+import CisternBenchKit
 import Foundation
 
 struct MeasureCommand: ParsableCommand {
@@ -26,7 +27,7 @@ struct MeasureCommand: ParsableCommand {
 
     static func measure(
         _ group: any CaseGroup, _ side: Side, _ quick: Bool, _ seed: UInt64, _ root: String, _ filter: String
-    ) throws -> [Measurement] {
+    ) throws -> [CaseMeasurement] {
         let path = "\(root)/\(group.name)-\(side)"
         try? FileManager.default.removeItem(atPath: path)
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
@@ -48,7 +49,7 @@ struct MeasureProcess {
     let root: String
     let preload: String?
 
-    func run() throws -> [Measurement] {
+    func run() throws -> [CaseMeasurement] {
         try FileManager.default.createDirectory(atPath: root, withIntermediateDirectories: true)
         let result = "\(root)/\(group)-\(side).json"
         let process = Process()
@@ -67,7 +68,7 @@ struct MeasureProcess {
             throw BenchFailure("\(side) failed at \(group): see above")
         }
         defer { try? FileManager.default.removeItem(atPath: result) }
-        return try JSONDecoder().decode([Measurement].self, from: Data(contentsOf: URL(fileURLWithPath: result)))
+        return try JSONDecoder().decode([CaseMeasurement].self, from: Data(contentsOf: URL(fileURLWithPath: result)))
     }
 }
 

@@ -1,8 +1,7 @@
 // What a case group runs in: one side, one repeat, a directory of its own.
 
+import CisternBenchKit
 import Foundation
-
-enum Side: String, CaseIterable, Codable, Sendable { case ours, peer, lmdb }
 
 /// Cases that share a filled store, run by each side in a process of its own.
 protocol CaseGroup: Sendable {
@@ -26,7 +25,7 @@ final class CaseContext {
     let seed: UInt64
     let directory: String
     private let filter: String
-    private(set) var measurements: [Measurement] = []
+    private(set) var measurements: [CaseMeasurement] = []
 
     init(side: Side, isQuick: Bool, seed: UInt64, directory: String, filter: String) {
         self.side = side
@@ -56,7 +55,7 @@ final class CaseContext {
 
     func remove(_ name: String) throws { try FileManager.default.removeItem(atPath: directory + "/" + name) }
 
-    func record(_ name: String, _ values: [Metric: Double]) { measurements.append(Measurement(name, values)) }
+    func record(_ name: String, _ values: [Metric: Double]) { measurements.append(CaseMeasurement(name, values)) }
 
     /// Measures a loop of operations and, where `settles`, the background work that it causes: CPU counts until the store is
     /// quiet, wall time is the foreground's.

@@ -1,24 +1,6 @@
 // The suites: which groups they run, and what each case must show.
 
-struct CaseBar {
-    enum Kind {
-        /// Ours against the side, in the same run.
-        case ratio(Side)
-        /// Ours against a fixed figure.
-        case absolute(Double)
-    }
-    let metric: Metric
-    /// The ratio that is asked for.
-    let least: Double
-    let kind: Kind
-
-    static func ratio(_ least: Double, _ metric: Metric = .cpuPerOp, against side: Side = .peer) -> CaseBar {
-        CaseBar(metric: metric, least: least, kind: .ratio(side))
-    }
-    static func atMost(_ value: Double, _ metric: Metric) -> CaseBar {
-        CaseBar(metric: metric, least: 1, kind: .absolute(value))
-    }
-}
+import CisternBenchKit
 
 enum Suite: String, CaseIterable, Sendable {
     case engine, compaction, codec

@@ -1,5 +1,7 @@
 // What every side must do. Keys and values are borrowed: what a read returns is valid until the next call.
 
+import CisternBenchKit
+
 protocol BenchStore: AnyObject {
     /// Applies a batch; blocks while the store says that its background work is behind.
     func write(_ batch: WriteBatch) throws
@@ -51,32 +53,4 @@ extension BenchStore {
     }
 
     func nap() { sleepMilliseconds(1) }
-}
-
-/// How a store is opened. What both sides know by other names is translated in their files.
-struct StoreSettings {
-    var cacheBytes = 256 << 20
-    var memtableBytes = 64 << 20
-    /// Merges start by themselves.
-    var compacts = true
-    /// Ours only: the engine's log, synced. The peer's log is always off.
-    var logs = false
-    /// The peer's only: what all entries of a map begin with, 0 where nobody iterates. Ours reads it off each key.
-    var mapPrefixBytes = 0
-    var blockCompression = BlockCompression.none
-    /// Values from this size on go to value files, or blob files; 0: none.
-    var valueFileThresholdBytes = 0
-    /// The peer's time to live filter; ours reads each entry's expiry.
-    var timeToLiveMilliseconds: UInt64 = 0
-}
-
-/// What RocksDB calls compression: of whole blocks.
-enum BlockCompression: Hashable {
-    case none, lz4
-    case zstd(level: Int, dictionary: Bool)
-}
-
-struct BenchFailure: Error, CustomStringConvertible {
-    let description: String
-    init(_ description: String) { self.description = description }
 }

@@ -1,5 +1,6 @@
 // Our engine as it runs in the server: a tree on its owner's thread (the benchmark's) and background lanes.
 
+import CisternBenchKit
 import CisternFileSystem
 import CisternLSM
 import CisternPrimitives

@@ -1,6 +1,7 @@
 // LMDB (lmdb.h), opened at run time: a memory-mapped B+-tree, the fastest reader among the embedded peers. Only what reads
 // are compared with.
 
+import CisternBenchKit
 import CisternPrimitives
 import Glibc
 

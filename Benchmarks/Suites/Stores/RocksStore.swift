@@ -1,6 +1,7 @@
 // RocksDB through its C API, by the cheapest calls it has: pinned reads, batched multi-gets, a write batch that is kept.
 
 import CBenchShims
+import CisternBenchKit
 import CisternPrimitives
 import Foundation
 

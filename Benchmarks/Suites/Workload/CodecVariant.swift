@@ -1,6 +1,7 @@
 // A codec as ours has it, value by value in the client, and what a user of the peer would choose instead: compression of
 // blocks in the store.
 
+import CisternBenchKit
 import CisternCompression
 
 struct CodecVariant: Sendable {

@@ -1,5 +1,6 @@
 // What compaction is measured on: sorted runs that overlap, one a flush, none of them merged yet.
 
+import CisternBenchKit
 import CisternPrimitives
 
 struct Runs {

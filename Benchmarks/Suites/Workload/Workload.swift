@@ -1,6 +1,7 @@
 // The same keys, values and orders for all sides, from one seed. What a measured loop needs is computed before (orders) or
 // costs it a few nanoseconds (keys, values): making operations must not hide what they cost.
 
+import CisternBenchKit
 import CisternPrimitives
 
 struct Workload: Sendable {

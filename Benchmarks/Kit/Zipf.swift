@@ -4,7 +4,7 @@
 import CisternPrimitives
 import Glibc
 
-struct Zipf {
+package struct Zipf {
     private let count: Double
     private let theta: Double
     private let alpha: Double
@@ -12,7 +12,7 @@ struct Zipf {
     private let eta: Double
     private var random: SeededRandom
 
-    init(count: Int, theta: Double, seed: UInt64) {
+    package init(count: Int, theta: Double, seed: UInt64) {
         self.count = Double(count)
         self.theta = theta
         var sum = 0.0
@@ -23,7 +23,7 @@ struct Zipf {
         random = SeededRandom(seed: seed)
     }
 
-    mutating func next() -> UInt64 {
+    package mutating func next() -> UInt64 {
         let u = Double(random.next() >> 11) / Double(1 << 53)
         let scaled = u * zeta
         if scaled < 1 { return 0 }

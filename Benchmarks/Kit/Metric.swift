@@ -1,11 +1,18 @@
 // What a case is measured by. Raw values are the JSON's `metric`.
 
-enum Metric: String, CaseIterable, Sendable {
+package enum Metric: String, CaseIterable, Sendable {
     case cpuPerOp = "cpu_per_op"
     case wallPerOp = "wall_per_op"
     case throughputPerCore = "mb_per_s_core"
     case throughput = "mb_per_s"
     case cpuPerGigabyte = "cpu_s_per_gb"
+    case operationsPerSecond = "ops_per_s"
+    case serverCPU = "server_cpu_per_op"
+    case clientCPU = "client_cpu_per_op"
+    case operationsPerRequest = "ops_per_request"
+    case absentRequests = "absent_requests"
+    case wireBytes = "wire_bytes_per_op"
+    case valueShare = "value_bytes_to_raw"
     case p50 = "p50"
     case p99 = "p99"
     case getP99 = "get_p99"
@@ -30,41 +37,51 @@ enum Metric: String, CaseIterable, Sendable {
     case peakRSS = "peak_rss"
     case bytesWritten = "bytes_written"
 
-    var unit: String {
+    package var unit: String {
         switch self {
-        case .cpuPerOp, .wallPerOp, .fillCPU, .getCPU, .rmwCPU, .compactionCPU, .compressTime, .decompressTime: "ns"
+        case .cpuPerOp, .wallPerOp, .serverCPU, .clientCPU, .fillCPU, .getCPU, .rmwCPU, .compactionCPU, .compressTime,
+            .decompressTime:
+            "ns"
         case .throughputPerCore, .throughput: "MB/s"
+        case .operationsPerSecond: "1/s"
+        case .operationsPerRequest: "ops"
+        case .absentRequests: "requests"
         case .cpuPerGigabyte: "s/GB"
         case .p50, .p99, .getP99, .putP99, .longest: "us"
         case .openTime, .openTimeSmall: "ms"
-        case .ledgerGap, .writeAmplification, .spaceAmplification: "x"
-        case .valueBytes, .diskBytes, .peakRSS, .bytesWritten: "bytes"
+        case .ledgerGap, .valueShare, .writeAmplification, .spaceAmplification: "x"
+        case .valueBytes, .wireBytes, .diskBytes, .peakRSS, .bytesWritten: "bytes"
         case .cpuSeconds: "s"
         case .runs: "runs"
         }
     }
 
-    var isHigherBetter: Bool { self == .throughputPerCore || self == .throughput }
+    package var isHigherBetter: Bool {
+        switch self {
+        case .throughputPerCore, .throughput, .operationsPerSecond, .operationsPerRequest: true
+        default: false
+        }
+    }
 
     /// What only the JSON has: too much for a table.
-    var isSecondary: Bool { self == .cpuSeconds || self == .peakRSS || self == .bytesWritten }
+    package var isSecondary: Bool { self == .cpuSeconds || self == .peakRSS || self == .bytesWritten }
 
     /// Above 1: ours is better.
-    func ratio(ours: Double, peer: Double) -> Double? {
+    package func ratio(ours: Double, peer: Double) -> Double? {
         let (above, below) = isHigherBetter ? (ours, peer) : (peer, ours)
         return below > 0 ? above / below : nil
     }
 }
 
 /// One case of one side, measured once.
-struct Measurement: Codable, Sendable {
-    let name: String
-    var values: [String: Double]
+package struct CaseMeasurement: Codable, Sendable {
+    package let name: String
+    package var values: [String: Double]
 
-    init(_ name: String, _ values: [Metric: Double]) {
+    package init(_ name: String, _ values: [Metric: Double]) {
         self.name = name
         self.values = Dictionary(uniqueKeysWithValues: values.map { ($0.key.rawValue, $0.value) })
     }
 
-    subscript(metric: Metric) -> Double? { values[metric.rawValue] }
+    package subscript(metric: Metric) -> Double? { values[metric.rawValue] }
 }

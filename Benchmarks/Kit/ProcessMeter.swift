@@ -4,20 +4,20 @@
 import Foundation
 import Glibc
 
-struct ProcessMeter {
-    let wallStart = wallNanoseconds()
+package struct ProcessMeter {
+    package let wallStart = wallNanoseconds()
     private let cpuStart = processCPUNanoseconds()
     private let threadStart = threadCPUNanoseconds()
     private let writtenStart = writtenBytes()
 
-    init() { resetPeak() }
+    package init() { resetPeak() }
 
-    var wall: Double { wallNanoseconds() - wallStart }
-    var cpu: Double { processCPUNanoseconds() - cpuStart }
+    package var wall: Double { wallNanoseconds() - wallStart }
+    package var cpu: Double { processCPUNanoseconds() - cpuStart }
     /// Of all threads but the caller's.
-    var backgroundCPU: Double { cpu - (threadCPUNanoseconds() - threadStart) }
-    var bytesWritten: Double { writtenBytes() - writtenStart }
-    var peakBytes: Double { statusBytes("VmHWM:") }
+    package var backgroundCPU: Double { cpu - (threadCPUNanoseconds() - threadStart) }
+    package var bytesWritten: Double { writtenBytes() - writtenStart }
+    package var peakBytes: Double { statusBytes("VmHWM:") }
 
     /// Makes the present resident memory the peak; where the kernel refuses, the peak is the process's.
     private func resetPeak() {
@@ -27,14 +27,14 @@ struct ProcessMeter {
     }
 }
 
-func wallNanoseconds() -> Double { nanoseconds(CLOCK_MONOTONIC) }
-func processCPUNanoseconds() -> Double { nanoseconds(CLOCK_PROCESS_CPUTIME_ID) }
-func threadCPUNanoseconds() -> Double { nanoseconds(CLOCK_THREAD_CPUTIME_ID) }
-func nowMilliseconds() -> UInt64 { UInt64(nanoseconds(CLOCK_REALTIME) / 1e6) }
+package func wallNanoseconds() -> Double { nanoseconds(CLOCK_MONOTONIC) }
+package func processCPUNanoseconds() -> Double { nanoseconds(CLOCK_PROCESS_CPUTIME_ID) }
+package func threadCPUNanoseconds() -> Double { nanoseconds(CLOCK_THREAD_CPUTIME_ID) }
+package func nowMilliseconds() -> UInt64 { UInt64(nanoseconds(CLOCK_REALTIME) / 1e6) }
 
-func sleepMilliseconds(_ milliseconds: UInt32) { usleep(milliseconds * 1000) }
+package func sleepMilliseconds(_ milliseconds: UInt32) { usleep(milliseconds * 1000) }
 
-func residentBytes() -> Double { statusBytes("VmRSS:") }
+package func residentBytes() -> Double { statusBytes("VmRSS:") }
 
 private func nanoseconds(_ clock: clockid_t) -> Double {
     var now = timespec()
@@ -56,7 +56,7 @@ private func number(_ name: String, in path: String) -> Double {
 }
 
 /// What the files of a directory take once it changes no more: files that a merge replaced go a little later.
-func settledDiskBytes(_ path: String) -> UInt64 {
+package func settledDiskBytes(_ path: String) -> UInt64 {
     var last = diskBytes(path)
     var same = 0
     while same < 10 {
@@ -68,7 +68,7 @@ func settledDiskBytes(_ path: String) -> UInt64 {
     return last
 }
 
-func diskBytes(_ path: String) -> UInt64 {
+package func diskBytes(_ path: String) -> UInt64 {
     guard let walk = FileManager.default.enumerator(atPath: path) else { return 0 }
     var sum: UInt64 = 0
     for case let name as String in walk {
@@ -78,7 +78,7 @@ func diskBytes(_ path: String) -> UInt64 {
     return sum
 }
 
-func loadAverage() -> Double {
+package func loadAverage() -> Double {
     var averages = [0.0]
     getloadavg(&averages, 1)
     return averages[0]

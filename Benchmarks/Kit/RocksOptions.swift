@@ -4,24 +4,24 @@
 
 import CBenchShims
 
-struct RocksOptions {
-    typealias Handle = RocksLibrary.Handle
-    static let blockBytes = 16 << 10
-    static let writeBuffers: Int32 = 4
-    static let backgroundJobs: Int32 = 2
+package struct RocksOptions {
+    package typealias Handle = RocksLibrary.Handle
+    package static let blockBytes = 16 << 10
+    package static let writeBuffers: Int32 = 4
+    package static let backgroundJobs: Int32 = 2
     /// As Flink's users set it: a dictionary of 16 KB, trained on a hundred times as much.
-    static let dictionaryBytes: Int32 = 16 << 10
+    package static let dictionaryBytes: Int32 = 16 << 10
 
-    let options: Handle
-    let timeToLive: UnsafeMutablePointer<bench_ttl_state>?
+    package let options: Handle
+    package let timeToLive: UnsafeMutablePointer<bench_ttl_state>?
 
-    static func describe() -> String {
+    package static func describe() -> String {
         "\(StoreSettings().cacheBytes >> 20) MB LRU cache, bloom 10 bits, partitioned index and filters in the cache, top level "
             + "pinned, \(blockBytes >> 10) KB blocks, \(writeBuffers) write buffers of \(StoreSettings().memtableBytes >> 20) MB, "
             + "\(backgroundJobs) background jobs, dynamic level sizes, no log"
     }
 
-    init(_ library: RocksLibrary, _ settings: StoreSettings) throws {
+    package init(_ library: RocksLibrary, _ settings: StoreSettings) throws {
         let prefix = "rocksdb_block_based_options_set_"
         let table = try library.create("rocksdb_block_based_options_create")
         try library.set(prefix + "block_size", table, size: RocksOptions.blockBytes)

@@ -1,19 +1,21 @@
 // Latencies of single operations, and the open loop that measures them: operations begin at fixed times whatever the store
 // does, and a latency counts from when its operation should have begun.
 
-struct Latencies {
+package struct Latencies {
     private var nanoseconds: [UInt64] = []
 
-    var count: Int { nanoseconds.count }
+    package init() {}
 
-    mutating func reserve(_ count: Int) { nanoseconds.reserveCapacity(count) }
+    package var count: Int { nanoseconds.count }
 
-    mutating func add(_ value: Double) { nanoseconds.append(UInt64(max(0, value))) }
+    package mutating func reserve(_ count: Int) { nanoseconds.reserveCapacity(count) }
 
-    mutating func add(contentsOf other: Latencies) { nanoseconds += other.nanoseconds }
+    package mutating func add(_ value: Double) { nanoseconds.append(UInt64(max(0, value))) }
+
+    package mutating func add(contentsOf other: Latencies) { nanoseconds += other.nanoseconds }
 
     /// In nanoseconds; `share` 0.99 is p99, 1 the longest.
-    func quantile(_ share: Double) -> Double {
+    package func quantile(_ share: Double) -> Double {
         guard !nanoseconds.isEmpty else { return 0 }
         let sorted = nanoseconds.sorted()
         let rank = Int((share * Double(sorted.count)).rounded(.up)) - 1
@@ -21,13 +23,15 @@ struct Latencies {
     }
 }
 
-struct OpenLoop {
-    let operationsPerSecond: Double
+package struct OpenLoop {
+    private let operationsPerSecond: Double
+
+    package init(operationsPerSecond: Double) { self.operationsPerSecond = operationsPerSecond }
 
     /// Runs `operation` at its times until `goesOn` says no; `operation` gets its number and when it should begin. Waits by
     /// spinning: a wake-up of a sleeping thread costs more than what is measured.
     /// - Parameter between: runs while there is nothing to do.
-    func run(
+    package func run(
         while goesOn: (Int) -> Bool, between: () throws -> Void, operation: (Int, Double) throws -> Void
     ) throws {
         let interval = 1e9 / operationsPerSecond

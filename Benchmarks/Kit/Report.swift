@@ -2,9 +2,9 @@
 
 import Foundation
 
-enum Report {
+package enum Report {
     /// A table for a terminal and for a page: one row a case and metric, the judged metric of a case with its bar.
-    static func table(_ lines: [ResultLine]) -> String {
+    package static func table(_ lines: [ResultLine]) -> String {
         var rows = [["case", "metric", "unit", "ours (min…max)", "peer (min…max)", "ratio", "bar", ""]]
         for line in lines where Metric(rawValue: line.metric)?.isSecondary == false {
             let verdict = line.bar.flatMap { bar in line.ratio.map { $0 >= bar ? "" : "below" } } ?? ""
@@ -35,7 +35,7 @@ enum Report {
 
     /// Bars of the ratios, on a logarithmic scale; the judged metric where a case has one, CPU or the first else. A tick marks
     /// what a case must reach.
-    static func plot(_ lines: [ResultLine], title: String) -> String {
+    package static func plot(_ lines: [ResultLine], title: String) -> String {
         var shown: [ResultLine] = []
         for name in lines.map(\.caseName).uniqued() {
             let ofCase = lines.filter { $0.caseName == name && $0.ratio != nil }

@@ -3,16 +3,16 @@
 import Foundation
 import Glibc
 
-struct RocksLibrary {
-    typealias Handle = OpaquePointer
-    typealias ErrorSlot = UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>
-    typealias Bytes = UnsafePointer<UInt8>
+package struct RocksLibrary {
+    package typealias Handle = OpaquePointer
+    package typealias ErrorSlot = UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>
+    package typealias Bytes = UnsafePointer<UInt8>
 
-    let name: String
+    package let name: String
     private let handle: UnsafeMutableRawPointer
 
     /// `CISTERN_ROCKSDB` names the library; else the one `Benchmarks/Peers/frocksdb.sh` fetched; else Debian's.
-    static func load() throws -> RocksLibrary {
+    package static func load() throws -> RocksLibrary {
         var candidates = ["Benchmarks/out/peers/librocksdbjni-linux64.so", "librocksdb.so.7.8", "librocksdb.so"]
         if let named = ProcessInfo.processInfo.environment["CISTERN_ROCKSDB"] { candidates = [named] }
         for candidate in candidates {
@@ -34,32 +34,34 @@ struct RocksLibrary {
     }
 
     /// Debian's build computes CRC-32C in software; XXH3 is fair to it.
-    var wantsXXH3: Bool { name.contains("Debian") }
+    package var wantsXXH3: Bool { name.contains("Debian") }
 
-    func function<F>(_ symbol: String, as type: F.Type = F.self) throws -> F {
+    package func function<F>(_ symbol: String, as type: F.Type = F.self) throws -> F {
         guard let found: F = optionalFunction(symbol) else { throw BenchFailure("\(name) has no function \(symbol)") }
         return found
     }
 
     /// A function that older builds lack.
-    func optionalFunction<F>(_ symbol: String, as type: F.Type = F.self) -> F? {
+    package func optionalFunction<F>(_ symbol: String, as type: F.Type = F.self) -> F? {
         guard let address = dlsym(handle, symbol) else { return nil }
         return unsafeBitCast(address, to: type)
     }
 
     // Shorthands for what options are made of.
 
-    func create(_ symbol: String) throws -> Handle { try function(symbol, as: (@convention(c) () -> Handle).self)() }
-    func set(_ symbol: String, _ target: Handle, byte: UInt8) throws {
+    package func create(_ symbol: String) throws -> Handle {
+        try function(symbol, as: (@convention(c) () -> Handle).self)()
+    }
+    package func set(_ symbol: String, _ target: Handle, byte: UInt8) throws {
         try function(symbol, as: (@convention(c) (Handle, UInt8) -> Void).self)(target, byte)
     }
-    func set(_ symbol: String, _ target: Handle, int: Int32) throws {
+    package func set(_ symbol: String, _ target: Handle, int: Int32) throws {
         try function(symbol, as: (@convention(c) (Handle, Int32) -> Void).self)(target, int)
     }
-    func set(_ symbol: String, _ target: Handle, size: Int) throws {
+    package func set(_ symbol: String, _ target: Handle, size: Int) throws {
         try function(symbol, as: (@convention(c) (Handle, Int) -> Void).self)(target, size)
     }
-    func set(_ symbol: String, _ target: Handle, handle: Handle) throws {
+    package func set(_ symbol: String, _ target: Handle, handle: Handle) throws {
         try function(symbol, as: (@convention(c) (Handle, Handle) -> Void).self)(target, handle)
     }
 }

@@ -6,20 +6,20 @@ import CisternCompression
 import CisternPrimitives
 import Foundation
 
-struct Records: Sendable {
-    enum Kind: String, CaseIterable, Sendable { case json, pojo, flights }
+package struct Records: Sendable {
+    package enum Kind: String, CaseIterable, Sendable { case json, pojo, flights }
 
-    static let flightsFile = "Examples/flights/flights.csv.zst"
+    package static let flightsFile = "Examples/flights/flights.csv.zst"
     private static let made = 50_000
     private static let samples = 10_000
 
-    let kind: Kind
-    private let bytes: [UInt8]
-    private let ends: [Int]
+    package let kind: Kind
+    @usableFromInline let bytes: [UInt8]
+    @usableFromInline let ends: [Int]
     /// The first records train; the others are stored.
-    private let firstStored: Int
+    @usableFromInline let firstStored: Int
 
-    init(_ kind: Kind, seed: UInt64) throws {
+    package init(_ kind: Kind, seed: UInt64) throws {
         self.kind = kind
         var bytes: [UInt8] = []
         var ends: [Int] = []
@@ -45,12 +45,13 @@ struct Records: Sendable {
         firstStored = Records.samples
     }
 
-    var count: Int { ends.count - firstStored }
+    @inlinable package var count: Int { ends.count - firstStored }
 
-    var averageBytes: Double { Double(bytes.count - ends[firstStored - 1]) / Double(count) }
+    package var averageBytes: Double { Double(bytes.count - ends[firstStored - 1]) / Double(count) }
 
     /// Any number stands for a record.
-    func withRecord<Value>(_ number: Int, _ body: (UnsafeRawBufferPointer) throws -> Value) rethrows -> Value {
+    @inlinable
+    package func withRecord<Value>(_ number: Int, _ body: (UnsafeRawBufferPointer) throws -> Value) rethrows -> Value {
         let index = firstStored + number % count
         return try bytes.withUnsafeBytes {
             try body(UnsafeRawBufferPointer(rebasing: $0[ends[index - 1]..<ends[index]]))
@@ -58,7 +59,7 @@ struct Records: Sendable {
     }
 
     /// Trained on records that are not stored.
-    func dictionary(bytes capacity: Int) throws -> CompressionDictionary {
+    package func dictionary(bytes capacity: Int) throws -> CompressionDictionary {
         var collector = SampleCollector(dictionaryBytes: capacity)
         for index in 0..<firstStored {
             bytes.withUnsafeBytes { all in

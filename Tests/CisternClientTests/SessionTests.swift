@@ -251,14 +251,14 @@ func user(_ number: Int) -> [UInt8] { Array("user-\(number)".utf8) }
         let server = ModelServer(time: ManualTime())
         let session = try await attach(server) { $0.keyIndexBytesMax = 100_000 }
         let state = try await session.valueState("state", .int64)
-        for number in 0..<50 {
+        for number in 0..<10_000 {
             try session.setCurrentKey(user(number))
             try await state.update(Int64(number))
         }
         #expect(session.metrics.keyIndexDropped)
         try session.setCurrentKey(user(10))
         #expect(try await state.value() == 10)
-        try session.setCurrentKey(user(1000))
+        try session.setCurrentKey(user(20_000))
         #expect(try await state.value() == nil)
     }
 

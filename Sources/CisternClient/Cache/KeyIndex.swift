@@ -1,236 +1,413 @@
-// Every key that exists in the session's key groups: the reason a read of an absent key costs no request. A false "absent"
-// would be silent data loss, so the index keeps whole keys, not fingerprints, and forgets one only when the session itself
-// deleted it or its expiry has passed. It may say "present" for a key that is gone; that costs one request. Owned by the
-// session's task. Until the bulk load is complete it answers "unknown".
+// Every key that exists in the session's key groups: the reason a read of an absent key costs no request. Until the bulk load is
+// complete it answers "unknown"; from then on a key that is not here does not exist. It may say "present" for a key that is gone,
+// which costs a request; a false "absent" would be silent data loss. Owned by the session's task.
 //
-//   slots   [ hash bits u32 │ record offset + 1 u32 ]   open addressing, linear probing, deletion by shifting back
-//   arena   chunks of 1 MiB of records:
-//           ┌──────────────────────────────┬───────────────────────────┬─────┐
-//           │ u16 key size, bit 15: expiry │ u64 expiry, if bit 15     │ key │
-//           └──────────────────────────────┴───────────────────────────┴─────┘
+// A key is known by 79 bits of two hashes under secrets of the process, not by its bytes: two living keys of the same identity
+// would be one here, and the deletion of one would hide the other. Among 100 million keys some two share one with a probability
+// of 10⁻⁸ (n² / 2⁸⁰), far below what disk and memory do unnoticed; keys cannot be chosen to collide, as the secrets are not known.
+// See docs/decisions/0115.
+//
+//   segment (8 bits) ─► hashes   u64 × slots   ascending; 0: free
+//                       checks   u8  × slots   7 bits more of identity, bit 7: removed while the load is under way
+//                       expiries u32 × slots   only in segments that have a key that expires: see `ExpiryCode`
+//
+// A segment is an ordered table with linear probing (Amble and Knuth, "Ordered hash tables", 1974): a hash's home is its share of
+// the slots, so homes ascend as hashes do, a search ends at the first greater hash, and a segment is written into a larger one in
+// one pass. It may be nine tenths full, and grows by an eighth: 9 bytes a slot are 10 to 11.3 bytes a key.
 
 package import CisternPrimitives
 
-package struct KeyIndex {
-    private static let chunkBits = 20
-    private static let chunkBytes = 1 << chunkBits
-    private static let expiryFlag: UInt16 = 1 << 15
-    /// Slots looked at by each insertion in search of expired keys: enough to go round once while the table doubles.
-    private static let sweepSlotsPerInsertion = 2
-    /// Deletions remembered during a load. Beyond it a deleted key may come back from the stream: one request too many.
-    private static let removedWhileLoadingMax = 1_000_000
+@safe package final class KeyIndex {
+    static let segmentBits = 8
+    /// Slots looked at by each insertion in search of expired keys: enough to go round before as many keys more have come, also
+    /// in segments that are half empty.
+    private static let sweepSlotsPerInsertion = 4
 
+    /// Of living keys.
     package private(set) var count = 0
-    private var slots: [UInt64] = [UInt64](repeating: 0, count: 64)
-    private var chunks: [[UInt8]] = []
-    private var arenaBytes = 0
-    private var garbageBytes = 0
-    private var sweepCursor = 0
-    /// Keys deleted since the load began: the stream may still bring them.
-    private var removedWhileLoading: Set<[UInt8]>? = []
-
-    /// True once the stream has brought every key: from then on a key that is not here does not exist.
+    /// Of all memory that grows with the keys.
+    package private(set) var byteCount: Int
+    /// True once the stream has brought every key.
     package private(set) var isComplete = false
 
-    package init() {}
+    private let segments: UnsafeMutablePointer<KeyIndexSegment>
+    private var expiryCode = ExpiryCode()
+    private let secrets: (UInt64, UInt64)
+    private var sweepSegment = 0
+    private var sweepSlot = 0
 
-    package var byteCount: Int { chunks.count * Self.chunkBytes + slots.count * 8 }
-
-    package mutating func finishLoading() {
-        isComplete = true
-        removedWhileLoading = nil
+    /// - Parameter seed: of the secrets, for tests; nil: random ones.
+    package init(seed: UInt64? = nil) {
+        if let seed {
+            var random = SeededRandom(seed: seed)
+            secrets = (random.next(), random.next())
+        } else {
+            var random = SystemRandomNumberGenerator()
+            secrets = (random.next(), random.next())
+        }
+        let segmentCount = 1 << Self.segmentBits
+        unsafe segments = .allocate(capacity: segmentCount)
+        for number in 0..<segmentCount { unsafe (segments + number).initialize(to: KeyIndexSegment()) }
+        byteCount = segmentCount * MemoryLayout<KeyIndexSegment>.stride
     }
 
-    /// The key's expiry; nil when it does not exist. Whether it has expired is for the caller to judge.
-    package func lookUp(_ key: [UInt8], hash: UInt64) -> Expiry? {
-        guard let slot = find(key, hash: hash) else { return nil }
-        return expiry(of: slots[slot])
+    deinit {
+        for number in 0..<1 << Self.segmentBits { unsafe segments[number].deallocate() }
+        unsafe segments.deallocate()
+    }
+
+    // MARK: Keys
+
+    /// The key's expiry, at most a second too late; nil when the key does not exist. Whether it has expired is for the caller to
+    /// judge.
+    package func lookUp(_ key: [UInt8]) -> Expiry? {
+        let identity = unsafe key.withUnsafeBytes { unsafe self.identity($0) }
+        let segment = unsafe segments + identity.segment
+        guard let slot = unsafe segment.pointee.find(identity), unsafe !segment.pointee.isRemoved(slot) else {
+            return nil
+        }
+        return unsafe expiryCode.decode(segment.pointee.expiry(slot))
     }
 
     /// The session wrote the key.
-    package mutating func insert(_ key: [UInt8], hash: UInt64, expiry: Expiry, clock: ExpiryClock) {
-        if let slot = find(key, hash: hash) {
-            if setExpiry(expiry, of: slots[slot]) { return }
-            garbageBytes += recordSize(of: slots[slot])
-            slots[slot] = append(key, hash: hash, expiry: expiry)
+    package func insert(_ key: [UInt8], expiry: Expiry, clock: ExpiryClock) {
+        let identity = unsafe key.withUnsafeBytes { unsafe self.identity($0) }
+        let segment = unsafe segments + identity.segment
+        let code = expiryCode.encode(expiry)
+        if let slot = unsafe segment.pointee.find(identity) {
+            if unsafe segment.pointee.revive(slot) { count += 1 }
+            measured(identity.segment) { unsafe segment.pointee.setExpiry(code, slot) }
             return
         }
-        add(key, hash: hash, expiry: expiry)
-        sweep(clock)
+        measured(identity.segment) { unsafe segment.pointee.add(identity, expiry: code, isRemoved: false) }
+        count += 1
+        if expiryCode.isUsed { sweep(clock) }
     }
 
     /// The server says the key existed when its page was read. What the session wrote or deleted since then is newer.
-    package mutating func insertFromServer(_ key: [UInt8], hash: UInt64, expiry: Expiry) {
-        if let removed = removedWhileLoading, !removed.isEmpty, removed.contains(key) { return }
-        if find(key, hash: hash) == nil { add(key, hash: hash, expiry: expiry) }
-    }
-
-    /// The session deleted the key.
-    package mutating func remove(_ key: [UInt8], hash: UInt64) {
-        if !isComplete, let removed = removedWhileLoading, removed.count < Self.removedWhileLoadingMax {
-            removedWhileLoading?.insert(key)
-        }
-        guard let slot = find(key, hash: hash) else { return }
-        removeSlot(slot)
-    }
-
-    private mutating func add(_ key: [UInt8], hash: UInt64, expiry: Expiry) {
-        if (count + 1) * 4 > slots.count * 3 { growSlots() }
-        insertSlot(append(key, hash: hash, expiry: expiry))
+    package func insertFromServer(_ key: UnsafeRawBufferPointer, expiry: Expiry) {
+        let identity = unsafe identity(key)
+        let segment = unsafe segments + identity.segment
+        if unsafe segment.pointee.find(identity) != nil { return }
+        let code = expiryCode.encode(expiry)
+        measured(identity.segment) { unsafe segment.pointee.add(identity, expiry: code, isRemoved: false) }
         count += 1
     }
 
-    private mutating func removeSlot(_ slot: Int) {
-        garbageBytes += recordSize(of: slots[slot])
-        closeHole(at: slot)
-        count -= 1
-        if garbageBytes > Self.chunkBytes, garbageBytes > arenaBytes / 2 { compact() }
-    }
-
-    /// Expired keys are never asked for again, so nobody would notice them: each insertion looks at a few slots.
-    private mutating func sweep(_ clock: ExpiryClock) {
-        for _ in 0..<Self.sweepSlotsPerInsertion {
-            sweepCursor = (sweepCursor + 1) & (slots.count - 1)
-            if slots[sweepCursor] != 0, clock.isExpired(expiry(of: slots[sweepCursor])) { removeSlot(sweepCursor) }
+    /// The session deleted the key.
+    package func remove(_ key: [UInt8]) {
+        let identity = unsafe key.withUnsafeBytes { unsafe self.identity($0) }
+        let segment = unsafe segments + identity.segment
+        guard let slot = unsafe segment.pointee.find(identity) else {
+            // The stream may still bring it.
+            if !isComplete {
+                measured(identity.segment) { unsafe segment.pointee.add(identity, expiry: 0, isRemoved: true) }
+            }
+            return
+        }
+        if isComplete {
+            removeSlot(identity.segment, slot)
+        } else if unsafe segment.pointee.markRemoved(slot) {
+            count -= 1
         }
     }
 
+    /// The stream has brought every key.
+    package func finishLoading() {
+        isComplete = true
+        for number in 0..<1 << Self.segmentBits {
+            measured(number) { unsafe segments[number].dropRemoved() }
+        }
+    }
+
+    private func removeSlot(_ segment: Int, _ slot: Int) {
+        measured(segment) { unsafe segments[segment].close(slot) }
+        count -= 1
+    }
+
+    /// Expired keys are never asked for again, so nobody would notice them: each insertion looks at a few slots.
+    private func sweep(_ clock: ExpiryClock) {
+        for _ in 0..<Self.sweepSlotsPerInsertion {
+            let segment = unsafe segments + sweepSegment
+            guard unsafe segment.pointee.hasExpiries, unsafe sweepSlot < segment.pointee.slotCount else {
+                sweepSegment = (sweepSegment + 1) & (1 << Self.segmentBits - 1)
+                sweepSlot = 0
+                continue
+            }
+            let code = unsafe segment.pointee.expiry(sweepSlot)
+            if code != 0, unsafe segment.pointee.isLiving(sweepSlot), clock.isExpired(expiryCode.decode(code)) {
+                // What follows moves here, and is looked at next.
+                removeSlot(sweepSegment, sweepSlot)
+            } else {
+                sweepSlot += 1
+            }
+        }
+    }
+
+    private func measured(_ segment: Int, _ change: () -> Void) {
+        let before = unsafe segments[segment].byteCount
+        change()
+        byteCount += unsafe segments[segment].byteCount - before
+    }
+
+    @inline(__always)
+    private func identity(_ key: UnsafeRawBufferPointer) -> KeyIdentity {
+        let first = unsafe Hash64.hash(key, secret: secrets.0)
+        let second = unsafe Hash64.hash(key, secret: secrets.1)
+        return KeyIdentity(
+            hash: max(1, first), check: UInt8(truncatingIfNeeded: second) & 0x7F,
+            segment: Int(truncatingIfNeeded: second >> (64 - UInt64(Self.segmentBits))))
+    }
+}
+
+struct KeyIdentity {
+    /// Not 0.
+    var hash: UInt64
+    /// 7 bits.
+    var check: UInt8
+    var segment: Int
+}
+
+/// Expiries in 32 bits, never too early: 0 is never; bit 31 tells the clock, as in `Expiry`; bit 30 clear: 1 + milliseconds after a
+/// base, set: 1 + units of 1,024 ms after it, rounded up. The base of a clock is set by its first expiry, six days before it.
+struct ExpiryCode {
+    private static let eventBit: UInt32 = 1 << 31
+    private static let coarseBit: UInt32 = 1 << 30
+    private static let span: UInt64 = 1 << 30
+    private static let unitBits: UInt64 = 10
+
+    private var processingBase: UInt64?
+    private var eventBase: UInt64?
+    var isUsed: Bool { processingBase != nil || eventBase != nil }
+
+    mutating func encode(_ expiry: Expiry) -> UInt32 {
+        if expiry == .never { return 0 }
+        let milliseconds = expiry.milliseconds
+        let known = expiry.isEventTime ? eventBase : processingBase
+        let base = known ?? milliseconds - min(milliseconds, Self.span / 2)
+        if known == nil {
+            if expiry.isEventTime { eventBase = base } else { processingBase = base }
+        }
+        let clock = expiry.isEventTime ? Self.eventBit : 0
+        // What is before the base expired long ago.
+        let distance = milliseconds > base ? milliseconds - base : 0
+        if distance + 1 < Self.span { return clock | UInt32(distance + 1) }
+        let unit: UInt64 = 1 << Self.unitBits
+        let units = (distance >> Self.unitBits) + (distance & (unit - 1) == 0 ? 0 : 1)
+        // Centuries away: never.
+        guard units + 1 < Self.span else { return 0 }
+        return clock | Self.coarseBit | UInt32(units + 1)
+    }
+
+    func decode(_ code: UInt32) -> Expiry {
+        if code == 0 { return .never }
+        let isEvent = code & Self.eventBit != 0
+        let number = UInt64(code & (Self.coarseBit - 1)) - 1
+        let distance = code & Self.coarseBit == 0 ? number : number << Self.unitBits
+        let milliseconds = ((isEvent ? eventBase : processingBase) ?? 0) + distance
+        return isEvent ? .eventTime(milliseconds: milliseconds) : .processingTime(milliseconds: milliseconds)
+    }
+}
+
+/// One ordered table. Whoever made it deallocates it.
+@safe struct KeyIndexSegment {
+    private static let removedFlag: UInt8 = 0x80
+    private static let slotsMin = 16
+    /// Above these a segment grows by an eighth instead of doubling.
+    private static let slotsToDouble = 64
+
+    private var hashes: UnsafeMutablePointer<UInt64>?
+    private var expiries: UnsafeMutablePointer<UInt32>?
+    /// Homes.
+    private var homeCount = 0
+    /// Homes, and slots behind the last one for what does not find room before.
+    private(set) var slotCount = 0
+    /// Slots in use.
+    private var used = 0
+    private var removed = 0
+
+    var hasExpiries: Bool { unsafe expiries != nil }
+
+    var byteCount: Int { slotCount * (unsafe expiries == nil ? 9 : 13) }
+
+    func deallocate() {
+        unsafe hashes?.deallocate()
+        unsafe expiries?.deallocate()
+    }
+
+    private var checks: UnsafeMutablePointer<UInt8> {
+        unsafe UnsafeMutableRawPointer(hashes! + slotCount).assumingMemoryBound(to: UInt8.self)
+    }
+
+    @inline(__always)
+    private func home(_ hash: UInt64) -> Int { Int(truncatingIfNeeded: ((hash >> 32) &* UInt64(homeCount)) >> 32) }
+
     // MARK: Slots
 
-    private func home(_ slot: UInt64) -> Int { Int(truncatingIfNeeded: slot >> 32) & (slots.count - 1) }
-
-    private func find(_ key: [UInt8], hash: UInt64) -> Int? {
-        let tag = hash >> 32
-        let mask = slots.count - 1
-        var index = Int(truncatingIfNeeded: tag) & mask
-        while slots[index] != 0 {
-            if slots[index] >> 32 == tag, recordMatches(slots[index], key) { return index }
-            index = (index + 1) & mask
+    @inline(__always)
+    func find(_ identity: KeyIdentity) -> Int? {
+        guard let hashes = unsafe hashes else { return nil }
+        var slot = home(identity.hash)
+        while slot < slotCount {
+            let found = unsafe hashes[slot]
+            if found >= identity.hash {
+                if found > identity.hash { return nil }
+                if unsafe checks[slot] & ~Self.removedFlag == identity.check { return slot }
+            } else if found == 0 {
+                return nil
+            }
+            slot += 1
         }
         return nil
     }
 
-    private mutating func insertSlot(_ slot: UInt64) {
-        let mask = slots.count - 1
-        var index = home(slot)
-        while slots[index] != 0 { index = (index + 1) & mask }
-        slots[index] = slot
-    }
+    func isRemoved(_ slot: Int) -> Bool { unsafe checks[slot] & Self.removedFlag != 0 }
 
-    private mutating func closeHole(at index: Int) {
-        let mask = slots.count - 1
-        var hole = index
-        var next = (hole + 1) & mask
-        while slots[next] != 0 {
-            // An entry may fill the hole unless its home lies behind the hole, cyclically.
-            if (next - home(slots[next])) & mask >= (next - hole) & mask {
-                slots[hole] = slots[next]
-                hole = next
-            }
-            next = (next + 1) & mask
+    func isLiving(_ slot: Int) -> Bool { unsafe hashes![slot] != 0 && !isRemoved(slot) }
+
+    func expiry(_ slot: Int) -> UInt32 { unsafe expiries.map { unsafe $0[slot] } ?? 0 }
+
+    mutating func setExpiry(_ code: UInt32, _ slot: Int) {
+        if unsafe expiries == nil {
+            if code == 0 { return }
+            unsafe expiries = .allocate(capacity: slotCount)
+            unsafe expiries!.initialize(repeating: 0, count: slotCount)
         }
-        slots[hole] = 0
+        unsafe expiries![slot] = code
     }
 
-    private mutating func growSlots() {
-        let old = slots
-        slots = [UInt64](repeating: 0, count: old.count * 2)
-        for slot in old where slot != 0 { insertSlot(slot) }
-    }
-
-    // MARK: Records
-
-    private static func offset(_ slot: UInt64) -> Int { Int(slot & 0xFFFF_FFFF) - 1 }
-
-    private mutating func append(_ key: [UInt8], hash: UInt64, expiry: Expiry) -> UInt64 {
-        let size = 2 + (expiry == .never ? 0 : 8) + key.count
-        if chunks.isEmpty || chunks[chunks.count - 1].count + size > Self.chunkBytes {
-            chunks.append([])
-            chunks[chunks.count - 1].reserveCapacity(Self.chunkBytes)
-        }
-        let chunk = chunks.count - 1
-        let offset = chunk << Self.chunkBits | chunks[chunk].count
-        let header = UInt16(key.count) | (expiry == .never ? 0 : Self.expiryFlag)
-        chunks[chunk].append(UInt8(truncatingIfNeeded: header))
-        chunks[chunk].append(UInt8(truncatingIfNeeded: header >> 8))
-        if expiry != .never {
-            for shift in stride(from: UInt64(0), to: 64, by: 8) {
-                chunks[chunk].append(UInt8(truncatingIfNeeded: expiry.rawValue >> shift))
-            }
-        }
-        chunks[chunk].append(contentsOf: key)
-        arenaBytes += size
-        return (hash >> 32) << 32 | UInt64(offset + 1)
-    }
-
-    private func header(of slot: UInt64) -> (chunk: Int, offset: Int, keySize: Int, expires: Bool) {
-        let offset = Self.offset(slot)
-        let chunk = offset >> Self.chunkBits
-        let local = offset & (Self.chunkBytes - 1)
-        let header = UInt16(chunks[chunk][local]) | UInt16(chunks[chunk][local + 1]) << 8
-        return (chunk, local, Int(header & ~Self.expiryFlag), header & Self.expiryFlag != 0)
-    }
-
-    private func recordSize(of slot: UInt64) -> Int {
-        let record = header(of: slot)
-        return 2 + (record.expires ? 8 : 0) + record.keySize
-    }
-
-    private func expiry(of slot: UInt64) -> Expiry {
-        let record = header(of: slot)
-        guard record.expires else { return .never }
-        var raw: UInt64 = 0
-        for index in 0..<8 { raw |= UInt64(chunks[record.chunk][record.offset + 2 + index]) << UInt64(index * 8) }
-        return Expiry(rawValue: raw)
-    }
-
-    /// False when the record has no room for the expiry.
-    private mutating func setExpiry(_ expiry: Expiry, of slot: UInt64) -> Bool {
-        let record = header(of: slot)
-        guard record.expires else { return expiry == .never }
-        for index in 0..<8 {
-            chunks[record.chunk][record.offset + 2 + index] = UInt8(
-                truncatingIfNeeded: expiry.rawValue >> UInt64(index * 8))
-        }
+    /// False when the slot was removed already.
+    mutating func markRemoved(_ slot: Int) -> Bool {
+        if isRemoved(slot) { return false }
+        unsafe checks[slot] |= Self.removedFlag
+        removed += 1
         return true
     }
 
-    private func recordMatches(_ slot: UInt64, _ key: [UInt8]) -> Bool {
-        let record = header(of: slot)
-        guard record.keySize == key.count else { return false }
-        let start = record.offset + 2 + (record.expires ? 8 : 0)
-        return unsafe chunks[record.chunk].withUnsafeBytes { memory -> Bool in
-            unsafe key.withUnsafeBytes { key -> Bool in
-                unsafe compareBytes(UnsafeRawBufferPointer(rebasing: memory[start..<(start + key.count)]), key) == 0
+    /// False when the slot was living.
+    mutating func revive(_ slot: Int) -> Bool {
+        if !isRemoved(slot) { return false }
+        unsafe checks[slot] &= ~Self.removedFlag
+        removed -= 1
+        return true
+    }
+
+    /// - Precondition: the identity is not here.
+    mutating func add(_ identity: KeyIdentity, expiry: UInt32, isRemoved: Bool) {
+        if (used + 1) * 10 > homeCount * 9 { resize(nextHomeCount) }
+        var slot = place(identity)
+        while slot == nil {
+            // The slots behind the last home are full.
+            resize(nextHomeCount)
+            slot = place(identity)
+        }
+        used += 1
+        if isRemoved, let slot {
+            unsafe checks[slot] |= Self.removedFlag
+            removed += 1
+        }
+        if expiry != 0, let slot { setExpiry(expiry, slot) }
+    }
+
+    private var nextHomeCount: Int {
+        if homeCount < Self.slotsToDouble { return max(Self.slotsMin, homeCount * 2) }
+        return homeCount + homeCount / 8
+    }
+
+    /// Makes room behind what is not greater; nil when there is none up to the end.
+    private mutating func place(_ identity: KeyIdentity) -> Int? {
+        guard let hashes = unsafe hashes else { return nil }
+        var slot = home(identity.hash)
+        while slot < slotCount, unsafe hashes[slot] != 0, unsafe hashes[slot] <= identity.hash { slot += 1 }
+        var free = slot
+        while free < slotCount, unsafe hashes[free] != 0 { free += 1 }
+        if free >= slotCount { return nil }
+        let moved = free - slot
+        let checks = unsafe self.checks
+        if moved > 0 {
+            unsafe (hashes + slot + 1).update(from: hashes + slot, count: moved)
+            unsafe (checks + slot + 1).update(from: checks + slot, count: moved)
+            if let expiries = unsafe expiries {
+                unsafe (expiries + slot + 1).update(from: expiries + slot, count: moved)
             }
         }
+        unsafe hashes[slot] = identity.hash
+        unsafe checks[slot] = identity.check
+        if let expiries = unsafe expiries { unsafe expiries[slot] = 0 }
+        return slot
     }
 
-    /// Copies the live records into fresh chunks.
-    private mutating func compact() {
-        let old = chunks
-        chunks = []
-        arenaBytes = 0
-        garbageBytes = 0
-        for index in slots.indices where slots[index] != 0 {
-            let offset = Self.offset(slots[index])
-            let chunk = offset >> Self.chunkBits
-            let local = offset & (Self.chunkBytes - 1)
-            let header = UInt16(old[chunk][local]) | UInt16(old[chunk][local + 1]) << 8
-            let size = 2 + (header & Self.expiryFlag != 0 ? 8 : 0) + Int(header & ~Self.expiryFlag)
-            slots[index] = (slots[index] >> 32) << 32 | UInt64(appendRecord(old[chunk][local..<(local + size)]) + 1)
+    /// Takes a slot out: what follows it and is not at home moves up.
+    mutating func close(_ slot: Int) {
+        guard let hashes = unsafe hashes else { return }
+        var end = slot + 1
+        while end < slotCount, unsafe hashes[end] != 0, unsafe home(hashes[end]) < end { end += 1 }
+        let moved = end - slot - 1
+        let checks = unsafe self.checks
+        if unsafe checks[slot] & Self.removedFlag != 0 { removed -= 1 }
+        if moved > 0 {
+            unsafe (hashes + slot).update(from: hashes + slot + 1, count: moved)
+            unsafe (checks + slot).update(from: checks + slot + 1, count: moved)
+            if let expiries = unsafe expiries {
+                unsafe (expiries + slot).update(from: expiries + slot + 1, count: moved)
+            }
+        }
+        unsafe hashes[end - 1] = 0
+        unsafe checks[end - 1] = 0
+        if let expiries = unsafe expiries { unsafe expiries[end - 1] = 0 }
+        used -= 1
+        if homeCount > Self.slotsToDouble, used * 2 < homeCount { resize(max(Self.slotsMin, used + used / 4)) }
+    }
+
+    /// Forgets what was removed while the load was under way.
+    mutating func dropRemoved() {
+        guard removed > 0 else { return }
+        let living = used - removed
+        resize(max(Self.slotsMin, living + living / 4), dropsRemoved: true)
+    }
+
+    /// Writes the segment anew in one pass: its order stays.
+    private mutating func resize(_ homes: Int, dropsRemoved: Bool = false) {
+        var homes = homes
+        while true {
+            var fresh = KeyIndexSegment()
+            if fresh.fill(from: self, homes: homes, dropsRemoved: dropsRemoved) {
+                deallocate()
+                self = fresh
+                return
+            }
+            // What is near the end did not find room behind the last home.
+            fresh.deallocate()
+            homes += homes / 8 + 1
         }
     }
 
-    private mutating func appendRecord(_ record: ArraySlice<UInt8>) -> Int {
-        if chunks.isEmpty || chunks[chunks.count - 1].count + record.count > Self.chunkBytes {
-            chunks.append([])
-            chunks[chunks.count - 1].reserveCapacity(Self.chunkBytes)
+    private mutating func fill(from old: KeyIndexSegment, homes: Int, dropsRemoved: Bool) -> Bool {
+        homeCount = homes
+        slotCount = homes + Self.slotsMin + homes / 64
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: slotCount * 9, alignment: 64)
+        unsafe memory.initializeMemory(as: UInt8.self, repeating: 0, count: slotCount * 9)
+        let fresh = unsafe memory.bindMemory(to: UInt64.self, capacity: slotCount)
+        unsafe hashes = fresh
+        if unsafe old.expiries != nil {
+            unsafe expiries = .allocate(capacity: slotCount)
+            unsafe expiries!.initialize(repeating: 0, count: slotCount)
         }
-        let chunk = chunks.count - 1
-        let offset = chunk << Self.chunkBits | chunks[chunk].count
-        chunks[chunk].append(contentsOf: record)
-        arenaBytes += record.count
-        return offset
+        guard let before = unsafe old.hashes else { return true }
+        let (oldChecks, freshChecks) = unsafe (old.checks, checks)
+        var next = 0
+        for slot in 0..<old.slotCount where unsafe before[slot] != 0 {
+            let isRemoved = old.isRemoved(slot)
+            if isRemoved && dropsRemoved { continue }
+            next = max(next, unsafe home(before[slot]))
+            if next >= slotCount { return false }
+            unsafe fresh[next] = unsafe before[slot]
+            unsafe freshChecks[next] = unsafe oldChecks[slot]
+            if let expiries = unsafe expiries { unsafe expiries[next] = old.expiry(slot) }
+            used += 1
+            if isRemoved { removed += 1 }
+            next += 1
+        }
+        return true
     }
 }

@@ -75,13 +75,13 @@ final class KeyIndexLoader {
 
     /// Puts what has arrived into the index, up to a page beyond `bytesMax`. `skipping`: state ids whose keys nobody asks for
     /// one by one (timers).
-    func drain(into index: inout KeyIndex, bytesMax: Int, skipping: Set<UInt16>) {
+    func drain(into index: KeyIndex, bytesMax: Int, skipping: Set<UInt16>) {
         for message in mailbox.drain() {
             switch message {
             case .page(let page):
-                // However many pages waited: the index addresses its keys with 32 bits.
+                // However many pages waited.
                 guard index.byteCount <= bytesMax else { return }
-                insert(page, into: &index, skipping: skipping)
+                insert(page, into: index, skipping: skipping)
                 if !page.next.isEmpty { start = page.next }
                 failures = 0
             case .finished:
@@ -108,11 +108,20 @@ final class KeyIndexLoader {
         }
     }
 
-    private func insert(_ page: EntryPage, into index: inout KeyIndex, skipping: Set<UInt16>) {
-        for item in 0..<page.count {
-            let key = page.key(item)
-            if key.count >= StateKey.prefixSize, skipping.contains(UInt16(key[2]) << 8 | UInt16(key[3])) { continue }
-            index.insertFromServer(key, hash: Hash64.hash(key), expiry: page.expiry(item))
+    private func insert(_ page: EntryPage, into index: KeyIndex, skipping: Set<UInt16>) {
+        unsafe page.keys.withUnsafeBytes { keys in
+            var start = 0
+            for item in 0..<page.count {
+                let end = Int(page.keyEnds[item])
+                let key = unsafe UnsafeRawBufferPointer(rebasing: keys[start..<end])
+                start = end
+                if !skipping.isEmpty, key.count >= StateKey.prefixSize,
+                    skipping.contains(unsafe UInt16(key[2]) << 8 | UInt16(key[3]))
+                {
+                    continue
+                }
+                unsafe index.insertFromServer(key, expiry: page.expiry(item))
+            }
         }
     }
 }

@@ -76,7 +76,7 @@ extension KeyedStateSession {
         case nil: break
         }
         guard operands.isEmpty, let index, index.isComplete else { return .unknown }
-        let known = index.lookUp(keyScratch, hash: keyHash)
+        let known = index.lookUp(keyScratch)
         let isPresent = known.map { !isExpired($0) } ?? false
         if configuration.keyIndex == .verify {
             // A key that expires may be gone at the server and still be here: that is no disagreement.

@@ -87,11 +87,11 @@ extension KeyedStateSession {
         if absorbed { counters.writesAbsorbed += 1 }
         guard index != nil, record.kind != .timers else { return }
         if kind == .delete {
-            index?.remove(keyScratch, hash: keyHash)
+            index?.remove(keyScratch)
         } else {
             let event = watermark
             let now = expiry == .never ? 0 : processingNow()
-            index?.insert(keyScratch, hash: keyHash, expiry: expiry, clock: ExpiryClock(processing: now, event: event))
+            index?.insert(keyScratch, expiry: expiry, clock: ExpiryClock(processing: now, event: event))
             giveUpIndexIfTooLarge()
         }
     }
@@ -100,7 +100,7 @@ extension KeyedStateSession {
     /// mode the index decides nothing.
     private func isKnownAbsent() -> Bool {
         guard configuration.keyIndex == .keys, let index, index.isComplete, isIndexed(keyScratch) else { return false }
-        return index.lookUp(keyScratch, hash: keyHash) == nil
+        return index.lookUp(keyScratch) == nil
     }
 
     private func isIndexed(_ key: [UInt8]) -> Bool {
@@ -180,8 +180,8 @@ extension KeyedStateSession {
     func takeArrivals() {
         for table in sender.poll() { retire(table) }
         if !loader.mailbox.isEmpty {
-            if index != nil {
-                loader.drain(into: &index!, bytesMax: configuration.keyIndexBytesMax, skipping: timerStateIDs)
+            if let index {
+                loader.drain(into: index, bytesMax: configuration.keyIndexBytesMax, skipping: timerStateIDs)
                 giveUpIndexIfTooLarge()
                 continueKeyIndex()
             } else {

@@ -129,7 +129,7 @@ let package = Package(
         .executableTarget(
             name: "cistern-bench-remote",
             dependencies: [
-                "CisternBenchKit", "CisternClient", "CisternTransport", "CisternPrimitives", "CBenchShims",
+                "CisternBenchKit", "CisternClient", "CisternPrimitives", "CBenchShims",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], path: "Benchmarks/Remote", swiftSettings: testing),
 

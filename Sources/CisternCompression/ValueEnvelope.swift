@@ -40,6 +40,14 @@ package enum EnvelopeCodec: UInt8, Sendable {
     package let payload: UnsafeRawBufferPointer
 
     /// Reads the header of any bytes. Memory is not taken, so an absurd size costs nothing.
+    /// The value inside of an envelope that holds it as it is; nil for one that has to be decoded.
+    package static func rawPayload(_ bytes: ArraySlice<UInt8>) -> ArraySlice<UInt8>? {
+        guard let codec = bytes.first, codec == EnvelopeCodec.raw.rawValue, bytes.count - 1 <= rawSizeMax else {
+            return nil
+        }
+        return bytes.dropFirst()
+    }
+
     package static func parse(_ bytes: UnsafeRawBufferPointer) throws(EnvelopeError) -> ValueEnvelope {
         var reader = unsafe ByteReader(bytes)
         guard let codecByte = reader.readUInt8() else { throw .truncated(size: bytes.count) }

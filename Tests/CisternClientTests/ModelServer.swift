@@ -148,10 +148,10 @@ extension ModelServer.State {
                 restoreMicroseconds: 1, wallMilliseconds: wall))
     }
 
-    mutating func get(_ key: [UInt8], wall: UInt64, watermark: UInt64) -> RemoteValue? {
+    mutating func get(_ key: [UInt8], wall: UInt64, watermark: UInt64) -> (bytes: [UInt8], expiry: Expiry)? {
         let clock = ExpiryClock(processing: wall, event: max(self.watermark, watermark))
         guard let stored = entries[key], !clock.isExpired(stored.expiry) else { return nil }
-        return RemoteValue(bytes: stored.value, expiry: stored.expiry)
+        return (stored.value, stored.expiry)
     }
 
     func page(_ request: ScanRequest, wall: UInt64) -> EntryPage {
@@ -313,11 +313,19 @@ final class ModelTree: RemoteTree {
         return try result.get()
     }
 
-    func multiGet(_ keys: [[UInt8]], watermark: UInt64) async throws(RemoteError) -> [RemoteValue?] {
+    func multiGet(_ keys: KeyColumns, watermark: UInt64) async throws(RemoteError) -> ValueColumns {
         let wall = server.time.wallMilliseconds
         return try await request { state in
             state.multiGets += 1
-            return keys.map { state.get($0, wall: wall, watermark: watermark) }
+            var values = ValueColumns()
+            for index in 0..<keys.count {
+                if let value = state.get(keys.key(index), wall: wall, watermark: watermark) {
+                    values.append(value.bytes, value.expiry)
+                } else {
+                    values.appendAbsent()
+                }
+            }
+            return values
         }
     }
 

@@ -8,6 +8,7 @@ import CisternPrimitives
 /// A counter a key, keys by Zipf's law: a read and a write a record. All keys exist before.
 struct CounterCase {
     private static let theta = 0.99
+    private static let recordsAtOnce = 1000
 
     let context: RemoteContext
     let name: String
@@ -48,10 +49,15 @@ struct CounterCase {
         let order = order()
         let before = session.metrics
         let meter = RemoteMeter(served)
-        for number in order {
-            try session.setCurrentKey(data.userKey(number))
-            guard let count = try await state.value() else { throw BenchFailure("counter \(number) is missing") }
-            try await state.update(count + 1)
+        for first in stride(from: 0, to: order.count, by: CounterCase.recordsAtOnce) {
+            // As an engine does that hands records over in buffers: what the next ones need is read ahead, all at once.
+            let keys = order[first..<min(first + CounterCase.recordsAtOnce, order.count)].map(data.userKey)
+            try await state.prefetch(keys)
+            for key in keys {
+                try session.setCurrentKey(key)
+                guard let count = try await state.value() else { throw BenchFailure("a counter is missing") }
+                try await state.update(count + 1)
+            }
         }
         try await session.flush()
         let values = meter.values(operations: records)
@@ -187,6 +193,9 @@ struct DedupCase {
 
 /// JSON records through a state, with a trained dictionary or as they are: bytes of requests, and of the server's files.
 struct CodecCase {
+    private static let warmRecords = 20_000
+    private static let warmRecordsMax = 1_000_000
+
     let context: RemoteContext
     let records: Int
 
@@ -208,20 +217,22 @@ struct CodecCase {
             context.side == .ours
             ? StateOptions(codec: .zstd(level: 1), dictionary: .trained(bytes: 8192)) : StateOptions()
         let state = try await session.valueState("record", StateSerializer<[UInt8]>.bytes, options)
-        var meter = RemoteMeter(served)
-        var before = session.metrics
-        let warm = 20_000
-        for number in 0..<records + warm {
-            if number == warm {
-                // A state lives for months, its first records train the dictionary: what counts is what comes behind.
-                try await session.flush()
-                sleepMilliseconds(2000)
-                before = session.metrics
-                meter = RemoteMeter(served)
-            }
+        func write(_ number: Int) async throws {
             try session.setCurrentKey(data.userKey(UInt64(number)))
             try await state.update(json.withRecord(number) { Array($0) })
         }
+        // A state lives for months, its first records train the dictionary: what counts is what comes behind.
+        var written = 0
+        while written < CodecCase.warmRecords || (context.side == .ours && session.metrics.dictionariesTrained == 0) {
+            guard written < CodecCase.warmRecordsMax else { throw BenchFailure("no dictionary was trained") }
+            try await write(written)
+            written += 1
+            if written % 1000 == 0 { try await session.flush() }
+        }
+        try await session.flush()
+        let before = session.metrics
+        let meter = RemoteMeter(served)
+        for number in written..<written + records { try await write(number) }
         try await session.flush()
         var values = meter.values(operations: records)
         let after = session.metrics
@@ -233,7 +244,7 @@ struct CodecCase {
         // Without a log a snapshot writes everything to files.
         _ = try await session.snapshot(checkpoint: 1)
         served.settle()
-        context.record("codec_disk", [.diskBytes: Double(settledDiskBytes(directory)) / Double(records + warm)])
+        context.record("codec_disk", [.diskBytes: Double(settledDiskBytes(directory)) / Double(records + written)])
         try await session.detach()
         await client.close()
     }

@@ -48,14 +48,19 @@ final class RemoteContext {
     let isQuick: Bool
     let seed: UInt64
     let directory: String
+    private let filter: String
     private(set) var measurements: [CaseMeasurement] = []
 
-    init(side: Side, isQuick: Bool, seed: UInt64, directory: String) {
+    init(side: Side, isQuick: Bool, seed: UInt64, directory: String, filter: String) {
         self.side = side
         self.isQuick = isQuick
         self.seed = seed
         self.directory = directory
+        self.filter = filter
     }
+
+    /// False for what is not asked for and prepares nothing for others.
+    func wants(_ names: String...) -> Bool { names.contains { $0.hasPrefix(filter) } }
 
     /// A tenth in a quick run.
     func scaled(_ full: Int) -> Int { isQuick ? full / 10 : full }

@@ -5,7 +5,6 @@
 import CisternBenchKit
 import CisternClient
 import CisternPrimitives
-import CisternTransport
 
 struct WireCases {
     /// Batches on their way at once.
@@ -39,8 +38,10 @@ struct WireCases {
         try await put("put_batch_1000", served, entries: entries, batch: 1000, epoch: 1) { UInt64($0) }
         let order = order(batches * 100, 1)
         try await put("put_batch_100", served, entries: order.count, batch: 100, epoch: 2) { order[$0] }
-        served.settle()
-        try await get(served)
+        if context.wants("get_p50", "get_cpu", "get_pipelined_100", "multiget_100") {
+            served.settle()
+            try await get(served)
+        }
         served.stop()
     }
 
@@ -82,7 +83,7 @@ struct WireCases {
         let session = try await session(served, batch: 1000, epoch: 3)
         let state = try await session.valueState("value", StateSerializer<[UInt8]>.bytes)
         // The first round warms the caches of machine and server.
-        for isWarm in [false, true] {
+        for isWarm in context.wants("get_p50", "get_cpu") ? [false, true] : [] {
             var latencies = Latencies()
             latencies.reserve(singleGets)
             let meter = RemoteMeter(served)
@@ -96,8 +97,8 @@ struct WireCases {
             }
             if isWarm { recordGets(meter, latencies) }
         }
+        try await getMany(served, session, state)
         try await session.detach()
-        try await getMany(served)
     }
 
     private func recordGets(_ meter: RemoteMeter, _ latencies: Latencies) {
@@ -106,47 +107,23 @@ struct WireCases {
         context.record("get_cpu", values)
     }
 
-    private func getMany(_ served: Served) async throws {
-        let tree = WireTree(
-            endpoint: Endpoint(served.endpoint)!, configuration: client(served, batch: 1000), time: SystemTime())
-        _ = try await tree.attach(
-            AttachRequest(
-                store: "bench", keyGroupCount: 128, keyGroups: KeyGroupRange(first: 0, last: 127), epoch: 4,
-                writer: "bench-4", restoring: nil))
-        let state = try await tree.register(name: "value", kind: .value, ttl: .none)
-        func storeKey(_ number: UInt64) -> [UInt8] {
-            let key = data.userKey(number)
-            let group = KeyGroup.group(ofKey: key, count: 128)
-            return [UInt8(group >> 8), UInt8(group & 255), UInt8(state.id >> 8), UInt8(state.id & 255), 18] + key + [0]
-        }
+    private func getMany(
+        _ served: Served, _ session: KeyedStateSession, _ state: ValueState<[UInt8]>
+    ) async throws {
         let order = order(manyGets * WireCases.getsAtOnce, 3)
-        func check(_ answer: RemoteValue?, _ number: UInt64) throws {
-            // Behind the envelope's byte.
-            try (answer?.bytes ?? []).withUnsafeBytes {
-                try RemoteData.check(UnsafeRawBufferPointer(rebasing: $0.dropFirst()), number)
-            }
-        }
-        var meter = RemoteMeter(served)
-        for begin in stride(from: 0, to: order.count / 4, by: WireCases.getsAtOnce) {
-            let numbers = order[begin..<begin + WireCases.getsAtOnce]
-            let keys = numbers.map(storeKey)
-            try await withThrowingTaskGroup(of: Void.self) { group in
-                for (key, number) in zip(keys, numbers) {
-                    group.addTask { try check(try await tree.multiGet([key], watermark: 0).first ?? nil, number) }
+        // The client makes one request of reads that are known at once, so both cases are the same for it.
+        for name in ["get_pipelined_100", "multiget_100"] {
+            let meter = RemoteMeter(served)
+            for begin in stride(from: 0, to: order.count, by: WireCases.getsAtOnce) {
+                let numbers = order[begin..<begin + WireCases.getsAtOnce]
+                let values = try await state.values(of: numbers.map(data.userKey))
+                for (value, number) in zip(values, numbers) {
+                    guard let value else { throw BenchFailure("entry \(number) is missing") }
+                    try value.withUnsafeBytes { try RemoteData.check($0, number) }
                 }
-                try await group.waitForAll()
             }
+            context.record(name, meter.values(operations: order.count))
         }
-        context.record("get_pipelined_100", meter.values(operations: order.count / 4))
-        meter = RemoteMeter(served)
-        for begin in stride(from: 0, to: order.count, by: WireCases.getsAtOnce) {
-            let numbers = order[begin..<begin + WireCases.getsAtOnce]
-            let answers = try await tree.multiGet(numbers.map(storeKey), watermark: 0)
-            for (answer, number) in zip(answers, numbers) { try check(answer, number) }
-        }
-        context.record("multiget_100", meter.values(operations: order.count))
-        try await tree.detach()
-        tree.close()
     }
 
     // MARK: Redis
@@ -157,8 +134,10 @@ struct WireCases {
         try put("put_batch_1000", served, client, entries: entries, batch: 1000) { UInt64($0) }
         let order = order(batches * 100, 1)
         try put("put_batch_100", served, client, entries: order.count, batch: 100) { order[$0] }
-        served.settle()
-        try get(served, client)
+        if context.wants("get_p50", "get_cpu", "get_pipelined_100", "multiget_100") {
+            served.settle()
+            try get(served, client)
+        }
         served.stop()
     }
 
@@ -190,7 +169,7 @@ struct WireCases {
 
     private func get(_ served: Served, _ client: RespClient) throws {
         var latencies = Latencies()
-        for isWarm in [false, true] {
+        for isWarm in context.wants("get_p50", "get_cpu") ? [false, true] : [] {
             latencies = Latencies()
             latencies.reserve(singleGets)
             let meter = RemoteMeter(served)
@@ -209,7 +188,7 @@ struct WireCases {
             if isWarm { recordGets(meter, latencies) }
         }
         let order = order(manyGets * WireCases.getsAtOnce, 3)
-        try getMany("get_pipelined_100", served, client, Array(order[..<(order.count / 4)])) { numbers in
+        try getMany("get_pipelined_100", served, client, order) { numbers in
             for number in numbers {
                 client.begin(count: 2)
                 client.part("GET")

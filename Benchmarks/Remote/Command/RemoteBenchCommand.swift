@@ -6,6 +6,7 @@
 
 import ArgumentParser
 import CisternBenchKit
+import CisternClient
 import Foundation
 
 @main
@@ -77,7 +78,7 @@ struct RunCommand: AsyncParsableCommand {
         let arguments =
             [
                 program, "measure", "--group", group.rawValue, "--side", side.rawValue, "--seed", "\(seed)", "--root",
-                root, "--result", result,
+                root, "--result", result, "--filter", filter,
             ] + (quick ? ["--quick"] : [])
         // Embedded RocksDB has no server, so it gets the server's core for its background work.
         let isEmbedded = side == .peer && [.counter1m, .counter10m, .dedup].contains(group)
@@ -104,6 +105,7 @@ struct MeasureCommand: AsyncParsableCommand {
     @Option var seed: UInt64
     @Option var root: String
     @Option var result: String
+    @Option var filter = ""
 
     func run() async throws {
         guard let group = RemoteGroup(rawValue: group) else { throw ValidationError("there is no group \(group)") }
@@ -111,8 +113,20 @@ struct MeasureCommand: AsyncParsableCommand {
         try? FileManager.default.removeItem(atPath: path)
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
         defer { try? FileManager.default.removeItem(atPath: path) }
-        let context = RemoteContext(side: side, isQuick: quick, seed: seed, directory: path)
-        switch (group, side) {
+        // Ours is a worker beside its connection; a peer blocks where it is.
+        let context = RemoteContext(side: side, isQuick: quick, seed: seed, directory: path, filter: filter)
+        let result = URL(fileURLWithPath: result)
+        if side == .ours || group == .codec {
+            try await WorkerLoop().run { try await MeasureCommand.measure(group, context, result) }
+        } else {
+            try await MeasureCommand.measure(group, context, result)
+        }
+    }
+
+    private static func measure(
+        _ group: RemoteGroup, _ context: RemoteContext, _ result: URL
+    ) async throws {
+        switch (group, context.side) {
         case (.wire, .ours): try await WireCases(context).ours()
         case (.wire, _): try WireCases(context).redis()
         case (.counter1m, .ours): try await CounterCase(context, name: "counter_1m", keys: 1_000_000).ours()
@@ -123,7 +137,7 @@ struct MeasureCommand: AsyncParsableCommand {
         case (.dedup, _): try DedupCase(context).rocks()
         case (.codec, _): try await CodecCase(context).run()
         }
-        try JSONEncoder().encode(context.measurements).write(to: URL(fileURLWithPath: result))
+        try JSONEncoder().encode(context.measurements).write(to: result)
     }
 }
 

@@ -27,6 +27,8 @@ package struct ValueCache {
         var newer: Int32
         var older: Int32
         var isVisited: Bool
+        /// Read ahead and not used yet: kept for one round of the hand, and its first hit counts for nothing more.
+        var isAwaited: Bool
         var isAbsent: Bool
 
         var byteCount: Int { key.count + value.count + ValueCache.nodeOverheadBytes }
@@ -47,17 +49,19 @@ package struct ValueCache {
 
     package mutating func get(_ key: [UInt8], hash: UInt64) -> Hit? {
         guard count > 0, let node = find(key, hash: hash) else { return nil }
-        nodes[node].isVisited = true
+        if nodes[node].isAwaited { nodes[node].isAwaited = false } else { nodes[node].isVisited = true }
         return nodes[node].isAbsent ? .absent : .value(nodes[node].value, nodes[node].expiry)
     }
 
-    package mutating func set(_ key: [UInt8], hash: UInt64, value: [UInt8], expiry: Expiry) {
-        store(key, hash: hash, value: value, expiry: expiry, isAbsent: false)
+    package mutating func set(
+        _ key: [UInt8], hash: UInt64, value: [UInt8], expiry: Expiry, isAwaited: Bool = false
+    ) {
+        store(key, hash: hash, value: value, expiry: expiry, isAbsent: false, isAwaited: isAwaited)
     }
 
     /// Remembers that the key does not exist.
     package mutating func setAbsent(_ key: [UInt8], hash: UInt64) {
-        store(key, hash: hash, value: [], expiry: .never, isAbsent: true)
+        store(key, hash: hash, value: [], expiry: .never, isAbsent: true, isAwaited: false)
     }
 
     /// Extends a value that is here; a key known to be absent becomes the operand; an unknown key stays unknown.
@@ -77,7 +81,9 @@ package struct ValueCache {
         removeNode(Int32(node))
     }
 
-    private mutating func store(_ key: [UInt8], hash: UInt64, value: [UInt8], expiry: Expiry, isAbsent: Bool) {
+    private mutating func store(
+        _ key: [UInt8], hash: UInt64, value: [UInt8], expiry: Expiry, isAbsent: Bool, isAwaited: Bool
+    ) {
         let bytes = key.count + value.count + Self.nodeOverheadBytes
         if let node = count > 0 ? find(key, hash: hash) : nil {
             // The budget also covers the entry itself: one that is too large is not kept, and neither is its old value.
@@ -93,7 +99,7 @@ package struct ValueCache {
         let index = allocateNode(
             Node(
                 hash: hash, expiry: expiry, key: key, value: value, newer: Self.none, older: newest, isVisited: false,
-                isAbsent: isAbsent))
+                isAwaited: isAwaited, isAbsent: isAbsent))
         if newest >= 0 { nodes[Int(newest)].newer = index }
         newest = index
         if oldest < 0 { oldest = index }
@@ -107,8 +113,9 @@ package struct ValueCache {
         while byteCount > capacityBytes, count > 0 {
             var candidate = hand >= 0 ? hand : oldest
             // Ends: each step clears a bit, and a node without one is taken.
-            while nodes[Int(candidate)].isVisited {
+            while nodes[Int(candidate)].isVisited || nodes[Int(candidate)].isAwaited {
                 nodes[Int(candidate)].isVisited = false
+                nodes[Int(candidate)].isAwaited = false
                 candidate = nodes[Int(candidate)].newer >= 0 ? nodes[Int(candidate)].newer : oldest
             }
             hand = candidate

@@ -14,8 +14,8 @@ package protocol RemoteTree: AnyObject, Sendable {
     func write(
         _ batch: SealedBatch, sequence: UInt64, watermark: UInt64,
         completion: @escaping @Sendable (RemoteError?) -> Void)
-    /// One answer a key, in order; nil is absent.
-    func multiGet(_ keys: [[UInt8]], watermark: UInt64) async throws(RemoteError) -> [RemoteValue?]
+    /// One answer a key, in order.
+    func multiGet(_ keys: KeyColumns, watermark: UInt64) async throws(RemoteError) -> ValueColumns
     func scan(_ request: ScanRequest) async throws(RemoteError) -> EntryPage
     /// Every live key from `start` on, in pages; returns after the last.
     func keyIndex(
@@ -130,16 +130,6 @@ package struct AttachAnswer: Sendable {
         self.restoreMicroseconds = restoreMicroseconds
         self.wallMilliseconds = wallMilliseconds
         self.timeToLiveChanges = timeToLiveChanges
-    }
-}
-
-package struct RemoteValue: Sendable {
-    package var bytes: [UInt8]
-    package var expiry: Expiry
-
-    package init(bytes: [UInt8], expiry: Expiry) {
-        self.bytes = bytes
-        self.expiry = expiry
     }
 }
 

@@ -50,7 +50,7 @@ package final class WireTree: RemoteTree {
         let connection: ClientConnection
         do {
             connection = try await ClientConnection.connect(
-                endpoint, group: MultiThreadedEventLoopGroup.singleton, options: options)
+                endpoint, group: Self.eventLoop, options: options)
         } catch {
             throw RemoteError(error, "connect to \(endpoint)")
         }
@@ -131,23 +131,22 @@ package final class WireTree: RemoteTree {
         }
     }
 
-    package func multiGet(_ keys: [[UInt8]], watermark: UInt64) async throws(RemoteError) -> [RemoteValue?] {
+    package func multiGet(_ keys: KeyColumns, watermark: UInt64) async throws(RemoteError) -> ValueColumns {
         let link = try self.link()
-        var encoder = MultiGetEncoder()
-        for key in keys {
-            let size = unsafe key.withUnsafeBytes { bytes -> Int in
-                unsafe encoder.append(bytes)
-                return bytes.count
-            }
-            invariant(size == key.count, "a key is encoded whole")
-        }
-        let reply = try await exchange(
-            link, .multiGet, encoder.encode(epoch: link.epoch, watermark: watermark), "read \(keys.count) keys")
-        return unsafe try decode(link, reply) { body throws(WireError) -> [RemoteValue?] in
+        let body = keys.encode(epoch: link.epoch, watermark: watermark)
+        let reply = try await exchange(link, .multiGet, body, "read \(keys.count) keys")
+        return unsafe try decode(link, reply) { body throws(WireError) -> ValueColumns in
             let message = try unsafe MultiGetReplyMessage.decode(body)
-            return (0..<message.count).map { index in
-                unsafe message[index].map { unsafe RemoteValue(bytes: Array($0.value), expiry: $0.expiry) }
+            var values = ValueColumns()
+            values.reserve(count: message.count, bytes: body.count)
+            for index in 0..<message.count {
+                if let found = unsafe message[index] {
+                    unsafe values.append(found.value, found.expiry)
+                } else {
+                    values.appendAbsent()
+                }
             }
+            return values
         }
     }
 
@@ -281,6 +280,11 @@ package final class WireTree: RemoteTree {
 
     // MARK: The connection
 
+    /// The loop that the caller runs on (`WorkerLoop`), else one of the process's.
+    private static var eventLoop: any EventLoop {
+        MultiThreadedEventLoopGroup.currentEventLoop ?? MultiThreadedEventLoopGroup.singleton.next()
+    }
+
     private static var closedError: ClientError { ClientError(.closed, .fixTheCall, "the session was closed") }
 
     private func link() throws(RemoteError) -> Link {
@@ -361,6 +365,21 @@ package final class WireTree: RemoteTree {
             return try reply.decode(Cistern_V1_AttachReply.self)
         } catch {
             throw RemoteError(error, "attach to \(message.store) at \(tree.endpoint)")
+        }
+    }
+}
+
+extension KeyColumns {
+    /// The body of its frame.
+    func encode(epoch: UInt64, watermark: UInt64) -> [UInt8] {
+        unsafe bytes.withUnsafeBytes { bytes -> [UInt8] in
+            var encoder = MultiGetEncoder()
+            var start = 0
+            for end in ends {
+                unsafe encoder.append(UnsafeRawBufferPointer(rebasing: bytes[start..<Int(end)]))
+                start = Int(end)
+            }
+            return encoder.encode(epoch: epoch, watermark: watermark)
         }
     }
 }

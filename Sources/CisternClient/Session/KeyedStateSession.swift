@@ -95,16 +95,19 @@ public final class KeyedStateSession {
     ///   than a store key may be.
     public func setCurrentKey(_ key: [UInt8]) throws(ClientError) {
         let group = KeyGroup.group(ofKey: key, count: request.keyGroupCount)
-        guard request.keyGroups.contains(group) else {
-            throw ClientError(
-                .invalidArgument, .fixTheCall,
-                "a key of group \(group) was set in a session of \(request.store) that owns \(request.keyGroups); send "
-                    + "records by KeyGroup.worker(of:parallelism:count:)")
-        }
+        guard request.keyGroups.contains(group) else { throw foreignKey(group) }
         try Self.check(keyBytes: key.count)
         self.key = key
         keyGroup = group
         setKeyAndNamespace()
+    }
+
+    @inline(never)
+    func foreignKey(_ group: UInt16) -> ClientError {
+        ClientError(
+            .invalidArgument, .fixTheCall,
+            "a key of group \(group) was used in a session of \(request.store) that owns \(request.keyGroups); send "
+                + "records by KeyGroup.worker(of:parallelism:count:)")
     }
 
     /// Separates state of one key, for example by window; empty at the start. Kept when the key changes.

@@ -117,19 +117,19 @@ extension KeyedStateSession {
         counters.readRPCs += 1
         let watermark = self.watermark
         let answers = try await call("read state \(record.name)") {
-            (remote: any RemoteTree) async throws(RemoteError) -> [RemoteValue?] in
-            try await remote.multiGet([key], watermark: watermark)
+            (remote: any RemoteTree) async throws(RemoteError) -> ValueColumns in
+            try await remote.multiGet(KeyColumns([key]), watermark: watermark)
         }
         guard answers.count == 1 else {
             throw ClientError(
                 .damagedValue, .retry, "state \(record.name): asked for 1 key, the server answered \(answers.count)")
         }
-        var answer = answers[0]
-        if let expiry = answer?.expiry, isExpired(expiry) { answer = nil }
-        verify(prediction, against: answer != nil)
+        let expiry = answers.expiry(0)
+        let isPresent = answers.isPresent(0) && !isExpired(expiry)
+        verify(prediction, against: isPresent)
         // Only the active table can hold something for the key: what was in flight is acknowledged.
         let operand = active.find(key, hash: hash)
-        guard let answer else {
+        guard isPresent else {
             if prediction == nil { rememberAbsence(key, hash: hash) }
             guard let operand else {
                 counters.absentReads += 1
@@ -138,19 +138,19 @@ extension KeyedStateSession {
             }
             return (active.value(at: operand), active.entries[operand].expiry)
         }
-        let bytes = try await open(record, answer.bytes)
-        if configuration.valueCacheBytes > 0 { cache.set(key, hash: hash, value: bytes, expiry: answer.expiry) }
-        guard let operand else { return (bytes[...], answer.expiry) }
+        let bytes = try await open(record, Array(answers.value(0)))
+        if configuration.valueCacheBytes > 0 { cache.set(key, hash: hash, value: bytes, expiry: expiry) }
+        guard let operand else { return (bytes[...], expiry) }
         return (Self.joined(bytes[...], [active.value(at: operand)]), active.entries[operand].expiry)
     }
 
-    private func verify(_ prediction: Bool?, against isPresent: Bool) {
+    func verify(_ prediction: Bool?, against isPresent: Bool) {
         guard let prediction else { return }
         counters.verifyChecks += 1
         if prediction != isPresent { counters.verifyDisagreements += 1 }
     }
 
-    private func rememberAbsence(_ key: [UInt8], hash: UInt64) {
+    func rememberAbsence(_ key: [UInt8], hash: UInt64) {
         if configuration.valueCacheBytes > 0, index?.isComplete != true { cache.setAbsent(key, hash: hash) }
     }
 

@@ -14,11 +14,26 @@ extension KeyedStateSession {
                 .invalidArgument, .fixTheCall, "state \(record.name) was used before setCurrentKey: set a key first")
         }
         keyScratch.removeAll(keepingCapacity: true)
+        appendPrefix(group, record)
+        keyScratch.append(contentsOf: keyAndNamespace)
+    }
+
+    /// Builds the store key of `key` in `record`, without making it the current one.
+    func prepareStoreKey(of key: [UInt8], _ record: StateRecord) throws(ClientError) {
+        let group = KeyGroup.group(ofKey: key, count: request.keyGroupCount)
+        guard request.keyGroups.contains(group) else { throw foreignKey(group) }
+        keyScratch.removeAll(keepingCapacity: true)
+        appendPrefix(group, record)
+        StateKey.appendLengthPrefixed(key, to: &keyScratch)
+        StateKey.appendLengthPrefixed(currentNamespace, to: &keyScratch)
+        try finishKey()
+    }
+
+    private func appendPrefix(_ group: UInt16, _ record: StateRecord) {
         keyScratch.append(UInt8(truncatingIfNeeded: group >> 8))
         keyScratch.append(UInt8(truncatingIfNeeded: group))
         keyScratch.append(UInt8(truncatingIfNeeded: record.id >> 8))
         keyScratch.append(UInt8(truncatingIfNeeded: record.id))
-        keyScratch.append(contentsOf: keyAndNamespace)
     }
 
     func finishKey() throws(ClientError) {
@@ -116,19 +131,23 @@ extension KeyedStateSession {
 
     private func activeMustGo(adding bytes: Int) -> Bool {
         guard !active.isEmpty else { return false }
-        return active.byteCount + bytes + WriteTable.entryOverheadBytes > Self.tableBytesMax || flushReason() != nil
+        // Age is no reason to wait: an old buffer goes as soon as a batch may go.
+        return active.byteCount + bytes + WriteTable.entryOverheadBytes > Self.tableBytesMax
+            || policy.reason(
+                bytes: active.byteCount, entries: active.count, arenaBytes: active.arenaByteCount, ageNanoseconds: 0)
+                != nil
     }
 
-    private func flushReason() -> FlushPolicy.Reason? {
+    private func isDue() -> Bool {
         policy.reason(
             bytes: active.byteCount, entries: active.count, arenaBytes: active.arenaByteCount,
-            ageNanoseconds: environment.time.monotonicNanoseconds - activeSinceNanoseconds)
+            ageNanoseconds: environment.time.monotonicNanoseconds - activeSinceNanoseconds) != nil
     }
 
     /// Sends a due buffer when a batch may go right now; otherwise the next write waits for that.
     func flushIfDueWithoutWaiting() {
         guard !active.isEmpty, failure == nil, sender.canSend, sender.inFlight.count < configuration.batchesInFlight,
-            flushReason() != nil
+            isDue()
         else { return }
         sealNow()
     }

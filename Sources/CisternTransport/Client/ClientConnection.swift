@@ -153,7 +153,12 @@ package final class ClientConnection: Sendable {
         if let closed {
             sink.fail(closed)
         } else if isFirst {
-            eventLoop.execute { self.handler.value.drainInbox() }
+            // A caller on the loop itself (a worker that runs there) needs no hop: the frame is written before this returns.
+            if eventLoop.inEventLoop {
+                handler.value.drainInbox()
+            } else {
+                eventLoop.execute { self.handler.value.drainInbox() }
+            }
         }
     }
 

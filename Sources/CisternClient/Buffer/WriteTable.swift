@@ -7,7 +7,7 @@
 
 package import CisternPrimitives
 
-package final class WriteTable {
+@safe package final class WriteTable {
     package struct Entry {
         var hash: UInt64
         package var expiry: Expiry
@@ -23,17 +23,47 @@ package final class WriteTable {
     /// Bytes an entry costs in a batch beside its key and value: two ends, kind, expiry.
     package static let entryOverheadBytes = 17
 
-    private(set) var entries: [Entry] = []
-    /// Bytes of live keys and values, plus the overhead of each entry.
-    package private(set) var byteCount = 0
-    /// Entry index + 1, or 0; linear probing, at most half full.
-    private var slots: [UInt32]
-    private var arena: [UInt8] = []
+    /// Behind a pointer, because a variable of a class is checked for exclusive access each time. The table is its session's alone, and no
+    /// access of one of these is inside of another's.
+    private struct Storage: ~Copyable {
+        var entries = PlainBuffer<Entry>(capacity: 64)
+        /// Bytes of live keys and values, plus the overhead of each entry.
+        var byteCount = 0
+        /// Entry index + 1, or 0; linear probing, at most half full.
+        var slots: PlainBuffer<UInt32>
+        var arena: [UInt8] = []
+    }
+
+    /// Made with the table and freed with it; never handed out.
+    private let storage: UnsafeMutablePointer<Storage>
+
+    private(set) var entries: PlainBuffer<Entry> {
+        _read { yield unsafe storage.pointee.entries }
+        _modify { yield unsafe &storage.pointee.entries }
+    }
+    package private(set) var byteCount: Int {
+        get { unsafe storage.pointee.byteCount }
+        set { unsafe storage.pointee.byteCount = newValue }
+    }
+    private var slots: PlainBuffer<UInt32> {
+        _read { yield unsafe storage.pointee.slots }
+        _modify { yield unsafe &storage.pointee.slots }
+    }
+    private var arena: [UInt8] {
+        _read { yield unsafe storage.pointee.arena }
+        _modify { yield unsafe &storage.pointee.arena }
+    }
 
     package init(entriesExpected: Int = 64) {
         var capacity = 128
         while capacity < entriesExpected * 2 { capacity *= 2 }
-        slots = [UInt32](repeating: 0, count: capacity)
+        unsafe storage = .allocate(capacity: 1)
+        unsafe storage.initialize(to: Storage(slots: PlainBuffer(repeating: 0, count: capacity)))
+    }
+
+    deinit {
+        unsafe storage.deinitialize(count: 1)
+        unsafe storage.deallocate()
     }
 
     var isEmpty: Bool { entries.isEmpty }
@@ -42,10 +72,10 @@ package final class WriteTable {
     var arenaByteCount: Int { arena.count }
 
     package func removeAll() {
-        entries.removeAll(keepingCapacity: true)
+        entries.removeAll()
         arena.removeAll(keepingCapacity: true)
         byteCount = 0
-        for index in slots.indices { slots[index] = 0 }
+        slots.fill(with: 0)
     }
 
     package func entry(at index: Int) -> Entry { entries[index] }
@@ -194,38 +224,90 @@ package final class WriteTable {
     }
 
     private func growSlots() {
-        slots = [UInt32](repeating: 0, count: slots.count * 2)
+        slots = PlainBuffer(repeating: 0, count: slots.count * 2)
         for index in entries.indices { insertSlot(hash: entries[index].hash, entry: index + 1) }
     }
 
+    private struct SortItem {
+        var high: UInt64
+        var low: UInt64
+        var index: UInt32
+
+        /// Behind which key group its key comes: the first bytes of a key.
+        var group: Int { Int(high >> 48) }
+    }
+
+    /// Entries of one group that are sorted by insertion; more by the library's sort.
+    private static let insertionSortMax = 24
+    private static let bucketsMax = 1024
+
     /// Entry indices in the order of their keys.
     ///
+    /// Keys are spread over key groups, which they begin with: scattered by them first, what is left to sort is a few entries each.
     /// The first 16 bytes of a key (key group, state, length, 11 bytes of the key) decide nearly every comparison, so they
     /// are compared as two integers; the rest only on a tie.
     func sortedOrder() -> [UInt32] {
-        struct Item {
-            var high: UInt64
-            var low: UInt64
-            var index: UInt32
-        }
+        let count = entries.count
+        guard count > 0 else { return [] }
         return unsafe arena.withUnsafeBytes { memory -> [UInt32] in
-            var items: [Item] = []
-            items.reserveCapacity(entries.count)
-            for index in entries.indices {
+            var items = PlainBuffer<SortItem>(capacity: count)
+            var (first, last) = (Int.max, 0)
+            for index in 0..<count {
                 let key = unsafe Self.slice(memory, entries[index].keyOffset, entries[index].keyCount)
-                unsafe items.append(
-                    Item(high: Self.word(key, 0), low: Self.word(key, 8), index: UInt32(index)))
+                let item = unsafe SortItem(high: Self.word(key, 0), low: Self.word(key, 8), index: UInt32(index))
+                (first, last) = (min(first, item.group), max(last, item.group))
+                items.append(item)
             }
-            items.sort { left, right in
-                if left.high != right.high { return left.high < right.high }
-                if left.low != right.low { return left.low < right.low }
-                let a = entries[Int(left.index)]
-                let b = entries[Int(right.index)]
-                return unsafe compareBytes(
-                    Self.slice(memory, a.keyOffset, a.keyCount), Self.slice(memory, b.keyOffset, b.keyCount)) < 0
+            var shift = 0
+            while (last - first) >> shift >= Self.bucketsMax { shift += 1 }
+            // Where each bucket begins, then where its next entry goes: at the end, where it ends.
+            var ends = PlainBuffer<Int>(repeating: 0, count: ((last - first) >> shift) + 2)
+            for index in 0..<count { ends[((items[index].group - first) >> shift) + 1] += 1 }
+            for bucket in 1..<ends.count { ends[bucket] += ends[bucket - 1] }
+            var sorted = PlainBuffer<SortItem>(repeating: SortItem(high: 0, low: 0, index: 0), count: count)
+            for index in 0..<count {
+                let bucket = (items[index].group - first) >> shift
+                sorted[ends[bucket]] = items[index]
+                ends[bucket] += 1
             }
-            return items.map(\.index)
+            var start = 0
+            for bucket in 0..<(ends.count - 1) {
+                unsafe sort(&sorted, start..<ends[bucket], memory)
+                start = ends[bucket]
+            }
+            return (0..<count).map { sorted[$0].index }
         }
+    }
+
+    private func sort(
+        _ items: inout PlainBuffer<SortItem>, _ range: Range<Int>, _ memory: UnsafeRawBufferPointer
+    ) {
+        guard range.count <= Self.insertionSortMax else {
+            var many = range.map { items[$0] }
+            many.sort { unsafe precedes($0, $1, memory) }
+            for (offset, item) in many.enumerated() { items[range.lowerBound + offset] = item }
+            return
+        }
+        guard range.count > 1 else { return }
+        for position in (range.lowerBound + 1)..<range.upperBound {
+            let item = items[position]
+            var hole = position
+            while hole > range.lowerBound, unsafe precedes(item, items[hole - 1], memory) {
+                items[hole] = items[hole - 1]
+                hole -= 1
+            }
+            items[hole] = item
+        }
+    }
+
+    @inline(__always)
+    private func precedes(_ left: SortItem, _ right: SortItem, _ memory: UnsafeRawBufferPointer) -> Bool {
+        if left.high != right.high { return left.high < right.high }
+        if left.low != right.low { return left.low < right.low }
+        let a = entries[Int(left.index)]
+        let b = entries[Int(right.index)]
+        return unsafe compareBytes(
+            Self.slice(memory, a.keyOffset, a.keyCount), Self.slice(memory, b.keyOffset, b.keyCount)) < 0
     }
 
     /// Makes the batch: sorted, unique, each value as `encode` says.
@@ -235,7 +317,7 @@ package final class WriteTable {
         batch.keyEnds.reserveCapacity(order.count)
         batch.valueEnds.reserveCapacity(order.count)
         batch.kinds.reserveCapacity(order.count)
-        let anyExpires = entries.contains { $0.expiry != .never }
+        let anyExpires = entries.indices.contains { entries[$0].expiry != .never }
         if anyExpires { batch.expiries.reserveCapacity(order.count) }
         let count = unsafe arena.withUnsafeBytes { memory -> Int in
             for index in order {

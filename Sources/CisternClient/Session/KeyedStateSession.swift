@@ -12,7 +12,7 @@ public import CisternPrimitives
 ///
 /// Not Sendable and not reentrant: one task calls it, one call at a time. A call that throws an error with advice `.stop`,
 /// `.attachAgain` or `.restoreFromCheckpoint` ends the session: later calls throw the same.
-public final class KeyedStateSession {
+@safe public final class KeyedStateSession {
     let remote: any RemoteTree
     let environment: ClientEnvironment
     let configuration: ClientConfiguration
@@ -31,41 +31,113 @@ public final class KeyedStateSession {
     /// The attach made an empty tree, so nothing has to be looked for in it.
     var startedEmpty = false
 
-    var active = WriteTable()
-    var activeSinceNanoseconds: UInt64 = 0
+    /// What every operation touches, behind a pointer: a variable of a class is checked for exclusive access each time, which was a
+    /// quarter of what a write costs. One task uses a session, one call at a time, and nothing here is held across a call of the
+    /// program's code but what its serializers write into.
+    struct Hot {
+        var active = WriteTable()
+        var activeSinceNanoseconds: UInt64 = 0
+        var cache: ValueCache
+        /// nil when switched off or given up.
+        var index: KeyIndex?
+        var counters = ClientMetrics()
+        var failure: ClientError?
+        var watermark: UInt64 = 0
+        var serverClock: ServerClock
+        var key: [UInt8] = []
+        var keyGroup: UInt16?
+        var currentNamespace: [UInt8] = []
+        /// `varint len ‖ key ‖ varint len ‖ namespace`, the middle of a store key.
+        var keyAndNamespace: [UInt8] = []
+        /// The store key of the operation under way, and its hash.
+        var keyScratch: [UInt8] = []
+        var keyHash: UInt64 = 0
+        /// The serializer's bytes of the operation under way.
+        var valueScratch: [UInt8] = []
+        /// What the last local read found out for the remote one that follows it.
+        var miss = Miss()
+    }
+
+    /// Made with the session and freed with it; never handed out.
+    private let hot: UnsafeMutablePointer<Hot>
+
+    var active: WriteTable {
+        _read { yield unsafe hot.pointee.active }
+        _modify { yield unsafe &hot.pointee.active }
+    }
+    var activeSinceNanoseconds: UInt64 {
+        _read { yield unsafe hot.pointee.activeSinceNanoseconds }
+        _modify { yield unsafe &hot.pointee.activeSinceNanoseconds }
+    }
+    var cache: ValueCache {
+        _read { yield unsafe hot.pointee.cache }
+        _modify { yield unsafe &hot.pointee.cache }
+    }
+    var index: KeyIndex? {
+        _read { yield unsafe hot.pointee.index }
+        _modify { yield unsafe &hot.pointee.index }
+    }
+    var counters: ClientMetrics {
+        _read { yield unsafe hot.pointee.counters }
+        _modify { yield unsafe &hot.pointee.counters }
+    }
+    var failure: ClientError? {
+        _read { yield unsafe hot.pointee.failure }
+        _modify { yield unsafe &hot.pointee.failure }
+    }
+    var watermark: UInt64 {
+        _read { yield unsafe hot.pointee.watermark }
+        _modify { yield unsafe &hot.pointee.watermark }
+    }
+    var serverClock: ServerClock {
+        _read { yield unsafe hot.pointee.serverClock }
+        _modify { yield unsafe &hot.pointee.serverClock }
+    }
+    var key: [UInt8] {
+        _read { yield unsafe hot.pointee.key }
+        _modify { yield unsafe &hot.pointee.key }
+    }
+    var keyGroup: UInt16? {
+        _read { yield unsafe hot.pointee.keyGroup }
+        _modify { yield unsafe &hot.pointee.keyGroup }
+    }
+    var currentNamespace: [UInt8] {
+        _read { yield unsafe hot.pointee.currentNamespace }
+        _modify { yield unsafe &hot.pointee.currentNamespace }
+    }
+    var keyAndNamespace: [UInt8] {
+        _read { yield unsafe hot.pointee.keyAndNamespace }
+        _modify { yield unsafe &hot.pointee.keyAndNamespace }
+    }
+    var keyScratch: [UInt8] {
+        _read { yield unsafe hot.pointee.keyScratch }
+        _modify { yield unsafe &hot.pointee.keyScratch }
+    }
+    var keyHash: UInt64 {
+        _read { yield unsafe hot.pointee.keyHash }
+        _modify { yield unsafe &hot.pointee.keyHash }
+    }
+    var valueScratch: [UInt8] {
+        _read { yield unsafe hot.pointee.valueScratch }
+        _modify { yield unsafe &hot.pointee.valueScratch }
+    }
+    var miss: Miss {
+        _read { yield unsafe hot.pointee.miss }
+        _modify { yield unsafe &hot.pointee.miss }
+    }
+
     /// Emptied tables, to be used again.
     var spareTables: [WriteTable] = []
     let sender: BatchSender
     let policy: FlushPolicy
-    var cache: ValueCache
-    /// nil when switched off or given up.
-    var index: KeyIndex?
     var loader = KeyIndexLoader()
     /// Changes of times to live that the tree had seen when the loading of the key index began.
     var knownTimeToLiveChanges: UInt64 = 0
     let decoder = EnvelopeDecoder()
-
-    var counters = ClientMetrics()
-    var failure: ClientError?
     /// Attaches so far.
     var connections = 0
-    var watermark: UInt64 = 0
-    var serverClock: ServerClock
     var random: SeededRandom
-
-    var key: [UInt8] = []
-    var keyGroup: UInt16?
-    var currentNamespace: [UInt8] = []
-    /// `varint len ‖ key ‖ varint len ‖ namespace`, the middle of a store key.
-    var keyAndNamespace: [UInt8] = []
-    /// The store key of the operation under way, and its hash.
-    var keyScratch: [UInt8] = []
-    var keyHash: UInt64 = 0
-    /// The serializer's bytes of the operation under way.
-    var valueScratch: [UInt8] = []
     var elementScratch: [UInt8] = []
-    /// What the last local read found out for the remote one that follows it.
-    var miss = Miss()
 
     init(
         remote: any RemoteTree, request: AttachRequest, configuration: ClientConfiguration,
@@ -79,14 +151,22 @@ public final class KeyedStateSession {
         policy = FlushPolicy(
             bytesMax: configuration.writeBufferBytes, entriesMax: configuration.writeBufferEntries,
             ageMaxNanoseconds: UInt64(configuration.writeBufferAgeMilliseconds) * 1_000_000)
-        cache = ValueCache(capacityBytes: configuration.valueCacheBytes)
-        index = configuration.keyIndex == .off ? nil : KeyIndex()
-        serverClock = ServerClock(wallMilliseconds: 0, atNanoseconds: environment.time.monotonicNanoseconds)
+        unsafe hot = .allocate(capacity: 1)
+        unsafe hot.initialize(
+            to: Hot(
+                cache: ValueCache(capacityBytes: configuration.valueCacheBytes),
+                index: configuration.keyIndex == .off ? nil : KeyIndex(),
+                serverClock: ServerClock(
+                    wallMilliseconds: 0, atNanoseconds: environment.time.monotonicNanoseconds)))
         random = SeededRandom(seed: environment.time.monotonicNanoseconds ^ request.epoch)
         setKeyAndNamespace()
     }
 
-    deinit { if failure == nil { remote.close() } }
+    deinit {
+        if failure == nil { remote.close() }
+        unsafe hot.deinitialize(count: 1)
+        unsafe hot.deallocate()
+    }
 
     // MARK: The key that states work on
 

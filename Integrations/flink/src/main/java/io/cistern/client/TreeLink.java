@@ -412,6 +412,15 @@ final class TreeLink implements AutoCloseable {
 
     /** A request and its one answer, through lost connections and refusals; only for what may be repeated. */
     byte[] call(String what, int opcode, byte[] body) throws CisternException {
+        return call(what, opcode, body, true);
+    }
+
+    /** The same; null when the answer would be larger than a frame. */
+    byte[] callWithin(String what, int opcode, byte[] body) throws CisternException {
+        return call(what, opcode, body, false);
+    }
+
+    private byte[] call(String what, int opcode, byte[] body, boolean isLimitFatal) throws CisternException {
         long end = deadline();
         for (int attempt = 0; ; attempt++) {
             Connection link = connected(what);
@@ -421,6 +430,9 @@ final class TreeLink implements AutoCloseable {
                 link.send(opcode, tree(), body, answer);
                 return answer.await(link, settings.requestTimeoutMilliseconds());
             } catch (ServerError error) {
+                if (!isLimitFatal && error.body.code() == ErrorBody.LIMIT_EXCEEDED) {
+                    return null;
+                }
                 CisternException fatal = fatal(error.body, what + " of " + name());
                 if (fatal != null) {
                     throw remember(fatal);
@@ -457,6 +469,13 @@ final class TreeLink implements AutoCloseable {
             connected("stream").send(opcode, tree(), body, receiver);
         } catch (ConnectionLost error) {
             receiver.fail(error);
+        }
+    }
+
+    /** Of a server that does not answer; whoever waits is told, and the next call makes it anew. */
+    synchronized void giveUpConnection() {
+        if (connection != null) {
+            connection.close();
         }
     }
 
@@ -561,6 +580,10 @@ final class TreeLink implements AutoCloseable {
         }
         if (body.code() == ErrorBody.LOST_WRITES) {
             return new CisternException(CisternException.Kind.LOST_WRITES, message);
+        }
+        if (body.code() == ErrorBody.UNSUPPORTED_VERSION) {
+            return new CisternException(CisternException.Kind.REFUSED, message
+                    + "; server and cistern-flink.jar speak no common version of the protocol: upgrade the older one");
         }
         boolean mayRetry = body.category() == ErrorBody.Category.RETRY || body.category() == ErrorBody.Category.REROUTE;
         return mayRetry ? null : new CisternException(CisternException.Kind.REFUSED, message);

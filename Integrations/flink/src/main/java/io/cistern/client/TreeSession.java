@@ -34,6 +34,9 @@ public final class TreeSession implements AutoCloseable {
     /** A map with more entries than one page of so many is not kept whole. */
     private static final int MAP_ENTRIES_KEPT = 1024;
 
+    /** So that a request's keys, of 32 KiB at most, fit into a frame. */
+    private static final int READ_KEYS_MAX = 1024;
+
     private record Sealed(Entry[] entries, int count) {}
 
     private final TreeLink link;
@@ -54,6 +57,8 @@ public final class TreeSession implements AutoCloseable {
     private int dirtyBytes;
     private final WriteBatch batch = new WriteBatch();
     private boolean isClosed;
+    /** Keys that {@link #readWished} will ask for. */
+    private List<byte[]> wished = new ArrayList<>();
 
     private TreeSession(TreeLink link, ClientSettings settings, Attach.Reply attached, boolean startsEmpty) {
         this.link = link;
@@ -207,17 +212,125 @@ public final class TreeSession implements AutoCloseable {
             }
         }
         Entry entry = new Entry(Arrays.copyOf(key, length), hash, group, false);
+        keep(state, entry, ask(entry.key), 0);
+        set.evict();
+        return entry;
+    }
+
+    /** Whether {@link #get} would ask nobody. */
+    public boolean isKnown(StateAccess state, byte[] key, int length) throws CisternException {
+        takeArrivals();
+        long hash = Hash64.hash(key, length);
+        Entry entry = set.find(key, length, hash);
+        if (entry != null) {
+            return entry.isBaseKnown;
+        }
+        if (!known.mayExist(hash)) {
+            return true;
+        }
+        return state.kind() == StateKind.MAP && isMapKnown(key, StoreKey.prefixLength(key));
+    }
+
+    /** Whether {@link #map} would ask nobody. */
+    public boolean isMapKnown(byte[] prefix, int length) {
+        long hash = Hash64.hash(prefix, length);
+        Group group = set.findGroup(prefix, length, hash);
+        return group == null ? !known.mapMayExist(prefix, length, hash) : group.isComplete;
+    }
+
+    /** Has a key that is not known read by {@link #readWished}, which asks for many at once. */
+    public void wish(StateAccess state, byte[] key, int length) throws CisternException {
+        // A list of which only additions are known is read behind their acknowledgement, by itself.
+        if (!isKnown(state, key, length) && set.find(key, length, Hash64.hash(key, length)) == null) {
+            wished.add(Arrays.copyOf(key, length));
+        }
+    }
+
+    /**
+     * Asks for what was wished for. Until the read is finished nobody may write to its keys.
+     *
+     * @param onArrival is run on another thread, or in here, when {@link #finish} need not wait
+     * @return null when nothing was wished for
+     */
+    public PendingRead readWished(Runnable onArrival) throws CisternException {
+        if (wished.isEmpty()) {
+            return null;
+        }
+        PendingRead read = new PendingRead(wished, onArrival);
+        wished = new ArrayList<>();
+        figures.readRequests++;
+        link.stream(Opcode.MULTI_GET, MultiGet.encode(link.epoch(), 0, read.keys), read);
+        return read;
+    }
+
+    /**
+     * Takes a read's answer into the working set; asks again when there is none, or none yet. What does not stay there is read again when it
+     * is asked for.
+     */
+    public void finish(PendingRead read) throws CisternException {
+        if (read.answer == null) {
+            fetch(read.keys);
+        } else {
+            take(read.keys, read.answer);
+        }
+    }
+
+    /** Gives the connection up when a read waits for longer than a request may. */
+    public void lookAt(PendingRead read) {
+        if (read.ageNanoseconds() > settings.requestTimeoutMilliseconds() * 1_000_000) {
+            link.giveUpConnection();
+        }
+    }
+
+    private void fetch(List<byte[]> keys) throws CisternException {
+        for (int from = 0; from < keys.size(); from += READ_KEYS_MAX) {
+            fetchPart(keys.subList(from, Math.min(keys.size(), from + READ_KEYS_MAX)));
+        }
+    }
+
+    private void fetchPart(List<byte[]> keys) throws CisternException {
+        figures.readRequests++;
+        byte[] answer = link.callWithin("read " + keys.size() + " keys", Opcode.MULTI_GET, MultiGet.encode(link.epoch(), 0, keys));
+        if (answer != null) {
+            take(keys, answer);
+        } else if (keys.size() > 1) {
+            // Together they are more than a frame has room for; a single one always fits.
+            fetchPart(keys.subList(0, keys.size() / 2));
+            fetchPart(keys.subList(keys.size() / 2, keys.size()));
+        }
+    }
+
+    private void take(List<byte[]> keys, byte[] answer) throws CisternException {
+        try {
+            MultiGet.Reply reply = MultiGet.Reply.decode(answer);
+            if (reply.count() != keys.size()) {
+                throw new WireException(reply.count() + " values for " + keys.size() + " keys");
+            }
+            for (int i = 0; i < keys.size(); i++) {
+                byte[] key = keys.get(i);
+                long hash = Hash64.hash(key, key.length);
+                // One that is there already was asked for twice.
+                if (set.find(key, key.length, hash) == null) {
+                    StateAccess state = states[StoreKey.state(key)];
+                    Group group = state.kind() == StateKind.MAP ? group(key, StoreKey.prefixLength(key)) : null;
+                    keep(state, new Entry(key, hash, group, false), reply, i);
+                }
+            }
+        } catch (WireException error) {
+            throw damaged("the answer to a read", error);
+        }
+    }
+
+    /** Takes what the server said of a key into the working set. */
+    private void keep(StateAccess state, Entry entry, MultiGet.Reply reply, int index) throws CisternException {
         entry.isBaseKnown = true;
-        MultiGet.Reply reply = ask(entry.key);
-        if (reply.isPresent(0)) {
+        if (reply.isPresent(index)) {
             entry.isPresent = true;
-            entry.expiry = reply.expiry(0);
-            load(state, entry, reply.value(0));
+            entry.expiry = reply.expiry(index);
+            load(state, entry, reply.value(index));
             known.found(entry);
         }
         set.add(entry);
-        set.evict();
-        return entry;
     }
 
     /** The entry holds appended bytes only: reads what they stand behind. */

@@ -140,6 +140,15 @@ public final class CisternKeyedStateBackend<K> extends AbstractKeyedStateBackend
         return (IS) state;
     }
 
+    /** The state of a name without what Flink puts around it; null when nobody has asked for it. */
+    public CisternState<K, ?, ?> stored(String name) {
+        return created.get(name);
+    }
+
+    public TreeSession session() {
+        return session;
+    }
+
     private <N, V> StateSpec<N, V> register(TypeSerializer<N> namespaceSerializer, StateDescriptor<?, V> descriptor,
             boolean allowFutureMetadataUpdates) throws Exception {
         String name = descriptor.getName();

@@ -2,12 +2,14 @@ package io.cistern.flink;
 
 import io.cistern.client.ClientSettings;
 import io.cistern.client.Endpoint;
+import io.cistern.flink.async.CisternAsyncKeyedStateBackend;
 
 import org.apache.flink.configuration.IllegalConfigurationException;
 import org.apache.flink.configuration.ReadableConfig;
 import org.apache.flink.core.execution.SavepointFormatType;
 import org.apache.flink.runtime.state.AbstractKeyedStateBackend;
 import org.apache.flink.runtime.state.AbstractStateBackend;
+import org.apache.flink.runtime.state.AsyncKeyedStateBackend;
 import org.apache.flink.runtime.state.BackendBuildingException;
 import org.apache.flink.runtime.state.ConfigurableStateBackend;
 import org.apache.flink.runtime.state.DefaultOperatorStateBackendBuilder;
@@ -45,6 +47,20 @@ public final class CisternStateBackend extends AbstractStateBackend implements C
     @Override
     public <K> AbstractKeyedStateBackend<K> createKeyedStateBackend(KeyedStateBackendParameters<K> parameters)
             throws BackendBuildingException {
+        return build(parameters);
+    }
+
+    @Override
+    public boolean supportsAsyncKeyedStateBackend() {
+        return true;
+    }
+
+    @Override
+    public <K> AsyncKeyedStateBackend<K> createAsyncKeyedStateBackend(KeyedStateBackendParameters<K> parameters) throws BackendBuildingException {
+        return new CisternAsyncKeyedStateBackend<>(build(parameters), parameters.getEnv().getExecutionConfig());
+    }
+
+    private <K> CisternKeyedStateBackend<K> build(KeyedStateBackendParameters<K> parameters) throws BackendBuildingException {
         return new CisternKeyedStateBackendBuilder<>(address, settings, parameters,
                 latencyTrackingConfigBuilder.setMetricGroup(parameters.getMetricGroup()).build(),
                 sizeTrackingConfigBuilder.setMetricGroup(parameters.getMetricGroup()).build()).build();

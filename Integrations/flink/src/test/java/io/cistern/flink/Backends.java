@@ -1,5 +1,6 @@
 package io.cistern.flink;
 
+import io.cistern.flink.async.CisternAsyncKeyedStateBackend;
 import io.cistern.test.ServerProcess;
 
 import org.apache.flink.api.common.ExecutionConfig;
@@ -18,6 +19,7 @@ import org.apache.flink.runtime.executiongraph.ExecutionAttemptID;
 import org.apache.flink.runtime.jobgraph.JobVertexID;
 import org.apache.flink.runtime.query.KvStateRegistry;
 import org.apache.flink.runtime.state.AbstractKeyedStateBackend;
+import org.apache.flink.runtime.state.AsyncKeyedStateBackend;
 import org.apache.flink.runtime.state.CheckpointStorageLocationReference;
 import org.apache.flink.runtime.state.KeyGroupRange;
 import org.apache.flink.runtime.state.KeyGroupRangeAssignment;
@@ -26,6 +28,7 @@ import org.apache.flink.runtime.state.KeyedStateHandle;
 import org.apache.flink.runtime.state.LocalRecoveryConfig;
 import org.apache.flink.runtime.state.SavepointResources;
 import org.apache.flink.runtime.state.SavepointSnapshotStrategy;
+import org.apache.flink.runtime.state.SnapshotResult;
 import org.apache.flink.runtime.state.SnapshotStrategyRunner;
 import org.apache.flink.runtime.state.StateBackend;
 import org.apache.flink.runtime.state.TaskStateManager;
@@ -77,6 +80,14 @@ final class Backends {
                 new CloseableRegistry()));
     }
 
+    static <K> CisternAsyncKeyedStateBackend<K> openAsync(StateBackend backend, JobID job, TypeSerializer<K> keys, KeyGroupRange range,
+            Collection<KeyedStateHandle> handles) throws Exception {
+        return (CisternAsyncKeyedStateBackend<K>) backend.<K>createAsyncKeyedStateBackend(new KeyedStateBackendParametersImpl<>(environment(), job,
+                "KeyedProcessOperator_cbc357ccb763df2852fee8c4fc7d55f2_(1/1)", keys, KEY_GROUPS, range,
+                new KvStateRegistry().createTaskRegistry(job, new JobVertexID()), TtlTimeProvider.DEFAULT, new UnregisteredMetricsGroup(), handles,
+                new CloseableRegistry()));
+    }
+
     private static Environment environment() {
         TaskStateManager tasks = (TaskStateManager) Proxy.newProxyInstance(Backends.class.getClassLoader(),
                 new Class<?>[] {TaskStateManager.class}, (proxy, method, arguments) -> switch (method.getName()) {
@@ -108,13 +119,20 @@ final class Backends {
         return start(backend, id).get();
     }
 
+    static KeyedStateHandle checkpoint(AsyncKeyedStateBackend<?> backend, long id) throws Exception {
+        RunnableFuture<SnapshotResult<KeyedStateHandle>> future = backend.snapshot(id, id, new MemCheckpointStreamFactory(STREAM_BYTES),
+                CheckpointOptions.forCheckpointWithDefaultLocation());
+        future.run();
+        return future.get().getJobManagerOwnedSnapshot();
+    }
+
     /** What is called to have the handle, with everything done that the task's thread does. */
     interface Started {
         KeyedStateHandle get() throws Exception;
     }
 
     static Started start(AbstractKeyedStateBackend<?> backend, long id) throws Exception {
-        RunnableFuture<? extends org.apache.flink.runtime.state.SnapshotResult<KeyedStateHandle>> future = backend.snapshot(id, id,
+        RunnableFuture<? extends SnapshotResult<KeyedStateHandle>> future = backend.snapshot(id, id,
                 new MemCheckpointStreamFactory(STREAM_BYTES), CheckpointOptions.forCheckpointWithDefaultLocation());
         return () -> {
             future.run();

@@ -47,6 +47,23 @@ public final class CisternMapState<K, N, U, V> extends CisternState<K, N, Map<U,
         return context.keys().build(spec.access(), namespace, spec.namespaceSerializer(), userKey, userKeySerializer);
     }
 
+    /** Of the whole map. */
+    @Override
+    public boolean isKnown() throws IOException {
+        int length = key(namespace);
+        return session.isMapKnown(context.keys().bytes(), length);
+    }
+
+    public boolean isEntryKnown(U userKey) throws IOException {
+        int length = entryKey(userKey);
+        return session.isKnown(spec.access(), context.keys().bytes(), length);
+    }
+
+    public void wishEntry(U userKey) throws IOException {
+        int length = entryKey(userKey);
+        session.wish(spec.access(), context.keys().bytes(), length);
+    }
+
     @Override
     public V get(U userKey) throws IOException {
         int length = entryKey(userKey);

@@ -71,6 +71,18 @@ public abstract class CisternState<K, N, V> implements InternalKvState<K, N, V> 
         throw new UnsupportedOperationException("a global iterator over entries is not supported by the Cistern state backend");
     }
 
+    /** Whether a read of the current key and namespace asks nobody. */
+    public boolean isKnown() throws IOException {
+        int length = key(namespace);
+        return session.isKnown(spec.access(), context.keys().bytes(), length);
+    }
+
+    /** Has the current key and namespace read by the next {@link io.cistern.client.TreeSession#readWished}. */
+    public void wish() throws IOException {
+        int length = key(namespace);
+        session.wish(spec.access(), context.keys().bytes(), length);
+    }
+
     /** Builds the key of a namespace under the current key; its bytes are in {@link StateContext#keys}. */
     int key(N of) throws IOException {
         return context.keys().build(spec.access(), of, spec.namespaceSerializer());

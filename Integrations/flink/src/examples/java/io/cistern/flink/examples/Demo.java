@@ -16,14 +16,15 @@ import java.util.stream.Collectors;
 import java.util.stream.Stream;
 
 /**
- * What {@code make flink} runs: a state server, a local Flink cluster, the flights job with a kill or two in the middle, and a SQL job;
+ * What {@code make flink} runs: a state server, a local Flink cluster, the flights job with a kill or two in the middle, and a SQL job twice;
  * compares every row with what sqlite3 computes from the file, and prints results and Flink's checkpoint figures.
  *
- * <p>Options: {@code --kill-server} kills the server too; {@code --rate N} records a second (25000); {@code --keep} leaves the folder.
+ * <p>Options: {@code --kill-server} kills the server too, which is gone for 10 s; {@code --rate N} records a second (25000); {@code --keep} leaves the folder.
  */
 public final class Demo {
     private static final List<String> TABLES = List.of("aircraft", "visits", "days", "carriers");
     private static final long JOB_SECONDS = 300;
+    private static final long SERVER_GONE_MILLISECONDS = 10_000;
 
     private final Path root;
     private final Path build;
@@ -45,7 +46,7 @@ public final class Demo {
         Path root = Path.of(System.getenv("CISTERN_ROOT"));
         Path work = Files.createTempDirectory("cistern-flink");
         try {
-            run(root, work, options.contains("--kill-server"), rate < 0 ? 25_000 : Integer.parseInt(options.get(rate + 1)));
+            run(root, work, options.contains("--kill-server"), rate < 0 ? 25_000 : Integer.parseInt(options.get(rate + 1)), Map.of());
         } catch (Exception error) {
             System.err.println("flink: " + error.getMessage() + "\nlogs are in " + work);
             System.exit(1);
@@ -60,9 +61,11 @@ public final class Demo {
     /**
      * Runs both jobs.
      *
+     * @param extra options of Flink; with any the SQL job is left out
+     * @return how often the flights job went back to a checkpoint while the server was gone
      * @throws IOException when a row is not what the truth says
      */
-    public static void run(Path root, Path work, boolean killsServer, int recordsPerSecond) throws Exception {
+    public static int run(Path root, Path work, boolean killsServer, int recordsPerSecond, Map<String, String> extra) throws Exception {
         Path build = Path.of(System.getenv("CISTERN_FLINK_HOME")).getParent();
         try (CisternServer server = new CisternServer(Path.of(System.getenv("CISTERN_BINARY")), work)) {
             server.start();
@@ -71,14 +74,19 @@ public final class Demo {
             options.put("state.backend.type", "io.cistern.flink.CisternStateBackendFactory");
             options.put("state.backend.cistern.address", server.address());
             options.put("execution.checkpointing.interval", "1 s");
+            options.putAll(extra);
             try (LocalFlink flink = new LocalFlink(Path.of(System.getenv("CISTERN_FLINK_HOME")), Path.of(System.getenv("CISTERN_FLINK_JAR")), work,
                     options)) {
                 flink.start();
                 say("cluster", "Flink, a job manager and a task manager with 2 slots");
                 Demo demo = new Demo(root, build, work, flink, server);
                 demo.prepareTruth();
-                demo.flights(killsServer, recordsPerSecond);
-                demo.rotations();
+                int restores = demo.flights(killsServer, recordsPerSecond);
+                if (extra.isEmpty()) {
+                    demo.rotations("rotations", "SQL");
+                    demo.rotations("rotations-async", "SQL async");
+                }
+                return restores;
             }
         }
     }
@@ -99,7 +107,7 @@ public final class Demo {
 
     // The flights job.
 
-    private void flights(boolean killsServer, int recordsPerSecond) throws Exception {
+    private int flights(boolean killsServer, int recordsPerSecond) throws Exception {
         long started = System.nanoTime();
         String job = flink.submit(build.resolve("examples.jar"), FlightsJob.class.getName(), List.of("--input",
                 work.resolve("flights.csv").toString(), "--output", work.resolve("rows").toUri().toString(), "--rate",
@@ -111,13 +119,19 @@ public final class Demo {
         flink.startTaskManager();
         awaitCheckpoints(job, flink.completedCheckpoints(job) + 2);
         say("restored", "from the last checkpoint, on another task manager");
+        int restoresBefore = restores(job);
         if (killsServer) {
             server.kill();
             say("kill -9", "server");
+            Thread.sleep(SERVER_GONE_MILLISECONDS);
             server.start();
-            say("restarted", "server, on its directory");
+            say("restarted", "server, on its directory, after " + SERVER_GONE_MILLISECONDS / 1_000 + " s");
         }
         flink.awaitFinished(job, JOB_SECONDS);
+        int restores = restores(job) - restoresBefore;
+        if (killsServer) {
+            say("meanwhile", restores == 0 ? "the job waited" : "the job went back to a checkpoint");
+        }
         say("finished", String.format("%.1f s after the submission", (System.nanoTime() - started) / 1e9));
         Map<String, Set<String>> rows = readRows();
         for (String table : TABLES) {
@@ -127,6 +141,11 @@ public final class Demo {
         rows.get("carriers").stream().limit(5).forEach(row -> System.out.println("  " + row.replace('\t', ' ')));
         System.out.println("  ...");
         printCheckpoints(job);
+        return restores;
+    }
+
+    private int restores(String job) throws IOException, InterruptedException {
+        return flink.get("/jobs/" + job + "/checkpoints").path("counts").path("restored").asInt();
     }
 
     private void awaitCheckpoints(String job, int count) throws IOException, InterruptedException {
@@ -180,19 +199,23 @@ public final class Demo {
 
     // The SQL job.
 
-    private void rotations() throws Exception {
+    /** @param name of the job; with "async" in it, its operators use the asynchronous state API */
+    private void rotations(String name, String title) throws Exception {
         long started = System.nanoTime();
-        String output = flink.run(build.resolve("examples.jar"), RotationsJob.class.getName(), List.of("--input", work.resolve("flights.csv").toString()));
+        String output = flink.run(build.resolve("examples.jar"), RotationsJob.class.getName(), List.of("--input", work.resolve("flights.csv").toString(),
+                "--name", name, "--async", Boolean.toString(name.contains("async"))));
         Set<String> found = output.lines().filter(line -> line.chars().filter(c -> c == '\t').count() == 4)
                 .collect(Collectors.toCollection(TreeSet::new));
         System.out.println();
-        say("SQL", String.format("a join with a group aggregation, %.1f s with its submission", (System.nanoTime() - started) / 1e9));
+        say(title, String.format("a join with a group aggregation, %.1f s with its submission", (System.nanoTime() - started) / 1e9));
         compare("rotations", new TreeSet<>(Files.readAllLines(work.resolve("rotations.tsv"))), found);
-        System.out.println("\nPairs of departures of one aircraft on one day: from, later from, pairs, delay of the later one in all, worst");
-        found.forEach(row -> System.out.println("  " + row.replace('\t', ' ')));
+        if (title.equals("SQL")) {
+            System.out.println("\nPairs of departures of one aircraft on one day: from, later from, pairs, delay of the later one in all, worst");
+            found.forEach(row -> System.out.println("  " + row.replace('\t', ' ')));
+        }
         JsonNode jobs = flink.get("/jobs/overview").path("jobs");
         for (JsonNode job : jobs) {
-            if (job.path("name").asText().equals("rotations")) {
+            if (job.path("name").asText().equals(name)) {
                 printCheckpoints(job.path("jid").asText());
             }
         }

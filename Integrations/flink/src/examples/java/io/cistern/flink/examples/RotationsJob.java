@@ -28,7 +28,8 @@ public final class RotationsJob {
     public static void main(String[] arguments) throws Exception {
         ParameterTool options = ParameterTool.fromArgs(arguments);
         TableEnvironment tables = TableEnvironment.create(EnvironmentSettings.newInstance().inStreamingMode().build());
-        tables.getConfig().set("pipeline.name", "rotations");
+        tables.getConfig().set("pipeline.name", options.get("name", "rotations"));
+        tables.getConfig().set("table.exec.async-state.enabled", options.get("async", "false"));
         tables.executeSql("""
                 CREATE TABLE flights (`year` INT, `month` INT, `day` INT, dep_time INT, sched_dep_time INT, dep_delay INT, arr_time INT,
                   sched_arr_time INT, arr_delay INT, carrier STRING, flight INT, tailnum STRING, origin STRING, dest STRING, air_time INT,

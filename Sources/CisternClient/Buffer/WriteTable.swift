@@ -238,7 +238,7 @@ package import CisternPrimitives
     }
 
     /// Entries of one group that are sorted by insertion; more by the library's sort.
-    private static let insertionSortMax = 24
+    private static let insertionSortMax = 64
     private static let bucketsMax = 1024
 
     /// Entry indices in the order of their keys.

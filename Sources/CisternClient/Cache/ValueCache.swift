@@ -38,8 +38,9 @@ package struct ValueCache {
     package private(set) var byteCount = 0
     package private(set) var count = 0
     private var nodes: [Node] = []
-    /// Node index + 1, or 0; linear probing, deletion by shifting back.
-    private var slots: [UInt32] = [UInt32](repeating: 0, count: 64)
+    /// Upper half of the key's hash, node index + 1, or 0; linear probing, deletion by shifting back. The hash is there so that a
+    /// search looks at no node but the key's own: each is a miss of the processor's cache.
+    private var slots: [UInt64] = [UInt64](repeating: 0, count: 64)
     private var freeHead: Int32 = none
     private var newest: Int32 = none
     private var oldest: Int32 = none
@@ -150,33 +151,41 @@ package struct ValueCache {
         return Int32(nodes.count - 1)
     }
 
+    private func home(_ slot: UInt64) -> Int { Int(truncatingIfNeeded: slot >> 32) & (slots.count - 1) }
+
+    private static func node(_ slot: UInt64) -> Int { Int(slot & 0xFFFF_FFFF) - 1 }
+
     private func find(_ key: [UInt8], hash: UInt64) -> Int? {
         let mask = slots.count - 1
-        var slot = Int(truncatingIfNeeded: hash) & mask
-        while slots[slot] != 0 {
-            let node = Int(slots[slot]) - 1
-            if nodes[node].hash == hash, nodes[node].key == key { return node }
-            slot = (slot + 1) & mask
+        let tag = hash >> 32
+        var position = Int(truncatingIfNeeded: tag) & mask
+        while slots[position] != 0 {
+            let slot = slots[position]
+            if slot >> 32 == tag {
+                let node = Self.node(slot)
+                if nodes[node].hash == hash, nodes[node].key == key { return node }
+            }
+            position = (position + 1) & mask
         }
         return nil
     }
 
     private mutating func insertSlot(hash: UInt64, node: Int32) {
         let mask = slots.count - 1
-        var slot = Int(truncatingIfNeeded: hash) & mask
-        while slots[slot] != 0 { slot = (slot + 1) & mask }
-        slots[slot] = UInt32(node + 1)
+        var position = Int(truncatingIfNeeded: hash >> 32) & mask
+        while slots[position] != 0 { position = (position + 1) & mask }
+        slots[position] = (hash & ~0xFFFF_FFFF) | UInt64(node + 1)
     }
 
     private mutating func removeSlot(node: Int32) {
         let mask = slots.count - 1
-        var hole = Int(truncatingIfNeeded: nodes[Int(node)].hash) & mask
-        while slots[hole] != UInt32(node + 1) { hole = (hole + 1) & mask }
+        let removed = (nodes[Int(node)].hash & ~0xFFFF_FFFF) | UInt64(node + 1)
+        var hole = home(removed)
+        while slots[hole] != removed { hole = (hole + 1) & mask }
         var next = (hole + 1) & mask
         while slots[next] != 0 {
-            let home = Int(truncatingIfNeeded: nodes[Int(slots[next]) - 1].hash) & mask
             // An entry may fill the hole unless its home lies behind the hole, cyclically.
-            if (next - home) & mask >= (next - hole) & mask {
+            if (next - home(slots[next])) & mask >= (next - hole) & mask {
                 slots[hole] = slots[next]
                 hole = next
             }
@@ -186,7 +195,7 @@ package struct ValueCache {
     }
 
     private mutating func growSlots() {
-        slots = [UInt32](repeating: 0, count: slots.count * 2)
+        slots = [UInt64](repeating: 0, count: slots.count * 2)
         var index = oldest
         while index >= 0 {
             insertSlot(hash: nodes[Int(index)].hash, node: index)

@@ -30,6 +30,13 @@ extension KeyedStateSession {
         takeArrivals()
         counters.readOperations += 1
         miss = Miss()
+        if record.expectsAbsence {
+            if isKnownAbsent() {
+                counters.indexSkips += 1
+                return absent()
+            }
+            record.expectsAbsence = false
+        }
         // Newest first; an append lets the search go on for what it stands behind.
         var operands: [ArraySlice<UInt8>] = []
         var expiry = Expiry.never
@@ -59,11 +66,13 @@ extension KeyedStateSession {
                 if !isActive { miss.hasAppendsInFlight = true }
             }
         }
-        return readCaches(operands, expiry)
+        return readCaches(record, operands, expiry)
     }
 
     /// The base under the operands: from the cache, or known to be absent, or unknown.
-    private func readCaches(_ operands: [ArraySlice<UInt8>], _ expiry: Expiry) -> LocalRead {
+    private func readCaches(
+        _ record: StateRecord, _ operands: [ArraySlice<UInt8>], _ expiry: Expiry
+    ) -> LocalRead {
         switch cache.get(keyScratch, hash: keyHash) {
         case .value(let bytes, let baseExpiry):
             let isGone = isExpired(baseExpiry)
@@ -85,6 +94,7 @@ extension KeyedStateSession {
         }
         if isPresent { return .unknown }
         counters.indexSkips += 1
+        record.expectsAbsence = true
         return absent()
     }
 

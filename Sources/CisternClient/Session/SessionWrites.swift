@@ -113,7 +113,7 @@ extension KeyedStateSession {
 
     /// True when a complete index says that the key does not exist; the index knows the writes under way too. In `verify`
     /// mode the index decides nothing.
-    private func isKnownAbsent() -> Bool {
+    func isKnownAbsent() -> Bool {
         guard configuration.keyIndex == .keys, let index, index.isComplete, isIndexed(keyScratch) else { return false }
         return index.lookUp(keyScratch) == nil
     }

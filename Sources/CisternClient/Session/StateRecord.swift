@@ -12,6 +12,9 @@ final class StateRecord {
     private(set) var expiryRules: [ExpiryRule] = []
     private(set) var encoder: EnvelopeEncoder
     var trainer: DictionaryTrainer?
+    /// The last read found that the key index does not have its key: the next one asks the index first, before write tables and
+    /// cache. States of keys that are seen once are read like that.
+    var expectsAbsence = false
 
     init(id: UInt16, name: String, kind: StateKind, options: StateOptions) {
         self.id = id

@@ -10,6 +10,7 @@ import io.cistern.test.ServerProcess;
 
 import org.apache.flink.api.common.JobID;
 import org.apache.flink.api.common.functions.AggregateFunction;
+import org.apache.flink.api.common.state.StateTtlConfig;
 import org.apache.flink.api.common.state.v2.AggregatingStateDescriptor;
 import org.apache.flink.api.common.state.v2.ListStateDescriptor;
 import org.apache.flink.api.common.state.v2.MapStateDescriptor;
@@ -34,11 +35,13 @@ import org.apache.flink.runtime.state.v2.internal.InternalValueState;
 import org.apache.flink.streaming.runtime.tasks.StreamTaskActionExecutor;
 import org.apache.flink.streaming.runtime.tasks.mailbox.MailboxExecutorImpl;
 import org.apache.flink.streaming.runtime.tasks.mailbox.TaskMailboxImpl;
+import org.apache.flink.util.function.ThrowingRunnable;
 
 import org.junit.jupiter.api.AfterAll;
 import org.junit.jupiter.api.BeforeAll;
 import org.junit.jupiter.api.Test;
 
+import java.time.Duration;
 import java.util.ArrayList;
 import java.util.HashMap;
 import java.util.List;
@@ -110,10 +113,12 @@ final class AsyncModelTest {
         final Map<String, Content> model = new HashMap<>();
         final List<Throwable> failures = new ArrayList<>();
         int checks;
+        /** Milliseconds. */
+        long now = System.currentTimeMillis();
 
         Operator(ServerProcess server, JobID job, KeyedStateHandle... handles) throws Exception {
             backend = Backends.openAsync(Backends.cistern(server, Map.of()), job, StringSerializer.INSTANCE, Backends.all(),
-                    Backends.handles(handles));
+                    Backends.handles(handles), () -> now);
             MailboxExecutorImpl mailbox = new MailboxExecutorImpl(new TaskMailboxImpl(Thread.currentThread()), 0, StreamTaskActionExecutor.IMMEDIATE);
             controller = new StateExecutionController<>(mailbox, (message, error) -> { error.printStackTrace(); failures.add(error); }, backend.createStateExecutor(),
                     new DeclarationManager(), EpochManager.ParallelMode.SERIAL_BETWEEN_EPOCH, Backends.KEY_GROUPS, BATCH, 1_000_000, IN_FLIGHT,
@@ -133,17 +138,21 @@ final class AsyncModelTest {
         void record(Random random, int number) throws Exception {
             String key = "key-" + random.nextInt(KEYS);
             String namespace = "n" + random.nextInt(2);
-            RecordContext<String> context = controller.buildContext("record " + number, key);
-            context.retain();
-            controller.setCurrentContext(context);
             long seed = random.nextLong();
-            // As operators do that keep records in order: what a record does begins when those of its key before it have ended.
-            controller.syncPointRequestWithCallback(() -> {
+            run(key, () -> {
                 for (InternalKeyedState<String, String, ?> state : List.of(value, list, map, reducing, aggregating)) {
                     state.setCurrentNamespace(namespace);
                 }
                 act(new Random(seed), number, model.computeIfAbsent(key + " " + namespace, name -> new Content()));
-            }, false);
+            });
+        }
+
+        /** As operators do that keep records in order: what a record does begins when those of its key before it have ended. */
+        void run(String key, ThrowingRunnable<Exception> action) {
+            RecordContext<String> context = controller.buildContext(new Object(), key);
+            context.retain();
+            controller.setCurrentContext(context);
+            controller.syncPointRequestWithCallback(action, false);
             context.release();
         }
 
@@ -265,6 +274,21 @@ final class AsyncModelTest {
             backend.close();
             backend.dispose();
         }
+    }
+
+    @Test
+    void valuesOfATimeToLiveAreHiddenWhenItIsOver() throws Exception {
+        Operator operator = new Operator(server, new JobID());
+        ValueStateDescriptor<String> descriptor = new ValueStateDescriptor<>("short", StringSerializer.INSTANCE);
+        descriptor.enableTimeToLive(StateTtlConfig.newBuilder(Duration.ofMinutes(1)).build());
+        InternalValueState<String, String, String> state = operator.backend.getOrCreateKeyedState("n0", StringSerializer.INSTANCE, descriptor);
+        operator.run("a", () -> state.asyncUpdate("seen"));
+        operator.run("a", () -> state.asyncValue().thenAccept(found -> operator.check("seen", found)));
+        operator.now += Duration.ofMinutes(2).toMillis();
+        operator.run("a", () -> state.asyncValue().thenAccept(found -> operator.check(null, found)));
+        operator.drain();
+        assertEquals(2, operator.checks);
+        operator.close();
     }
 
     @Test

@@ -81,10 +81,10 @@ final class Backends {
     }
 
     static <K> CisternAsyncKeyedStateBackend<K> openAsync(StateBackend backend, JobID job, TypeSerializer<K> keys, KeyGroupRange range,
-            Collection<KeyedStateHandle> handles) throws Exception {
+            Collection<KeyedStateHandle> handles, TtlTimeProvider time) throws Exception {
         return (CisternAsyncKeyedStateBackend<K>) backend.<K>createAsyncKeyedStateBackend(new KeyedStateBackendParametersImpl<>(environment(), job,
                 "KeyedProcessOperator_cbc357ccb763df2852fee8c4fc7d55f2_(1/1)", keys, KEY_GROUPS, range,
-                new KvStateRegistry().createTaskRegistry(job, new JobVertexID()), TtlTimeProvider.DEFAULT, new UnregisteredMetricsGroup(), handles,
+                new KvStateRegistry().createTaskRegistry(job, new JobVertexID()), time, new UnregisteredMetricsGroup(), handles,
                 new CloseableRegistry()));
     }
 

@@ -139,6 +139,7 @@ public final class Bench {
         if (of.checkpointSeconds() > 0) {
             flags.add("-Dexecution.checkpointing.interval=" + of.checkpointSeconds() + " s");
         }
+        // The last one counts.
         flags.addAll(extra);
         return flags;
     }

@@ -38,6 +38,8 @@ enum Side {
             case CISTERN, CISTERN_ASYNC -> {
                 options.put("state.backend.type", "io.cistern.flink.CisternStateBackendFactory");
                 options.put("state.backend.cistern.address", address);
+                // As much as the managed memory that the others have.
+                options.put("state.backend.cistern.cache.size", "256 mb");
             }
             case ROCKSDB -> options.put("state.backend.type", "rocksdb");
             case FORST, FORST_ASYNC -> options.put("state.backend.type", "forst");

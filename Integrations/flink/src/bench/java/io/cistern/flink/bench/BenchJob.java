@@ -18,7 +18,7 @@ import org.apache.flink.util.ParameterTool;
 import java.time.Duration;
 
 /**
- * The jobs that are measured: {@code --job counter|counter_async|dedup|join|state --records N --keys N [--rate N] [--value BYTES]}.
+ * The jobs that are measured: {@code --job counter|counter_async|window_async|dedup|join|state --records N --keys N [--rate N] [--value BYTES]}.
  * Nothing in them knows where their state is.
  */
 public final class BenchJob {
@@ -39,6 +39,7 @@ public final class BenchJob {
         DataStream<Long> results = switch (job) {
             case "counter" -> byKey(numbers, keys).process(new Counter());
             case "counter_async" -> byKey(numbers, keys).enableAsyncState().process(new AsyncCounter());
+            case "window_async" -> byKey(numbers, keys).enableAsyncState().window(TumblingEventTimeWindows.of(Duration.ofSeconds(1))).reduce(Long::sum);
             case "dedup" -> numbers.keyBy(BenchJob::event, Types.STRING).process(new Duplicates());
             case "state" -> numbers.keyBy(number -> number < keys ? number : Math.floorMod(Numbers.mix(number), keys), Types.LONG)
                     .process(new Rewriter(options.getInt("value")));

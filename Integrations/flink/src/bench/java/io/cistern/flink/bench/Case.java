@@ -36,6 +36,7 @@ record Case(String name, String job, long records, long keys, int checkpointSeco
                 new Case("counter_v2", "counter_async", 4_000_000 / part, 1_000_000 / part, 0, 0, 0, Metric.RECORDS, 1.3, Side.FORST_ASYNC, ASYNCHRONOUS),
                 new Case("dedup_sparse", "dedup", 4_000_000 / part, 1, 0, 0, 0, Metric.RECORDS, 2, Side.ROCKSDB, SYNCHRONOUS),
                 new Case("window_join", "join", 2_000_000 / part, 10_000, 0, 0, 0, Metric.RECORDS, 1, Side.ROCKSDB, SYNCHRONOUS),
+                new Case("window_v2", "window_async", 2_000_000 / part, 10_000, 0, 0, 0, Metric.RECORDS, 1, Side.FORST_ASYNC, ASYNCHRONOUS),
                 new Case("state_1gb", "state", Long.MAX_VALUE, stateKeys, 2, 5_000, 1_000, Metric.CHECKPOINT_P99, 5, Side.ROCKSDB, ON_DISK));
     }
 }

@@ -160,10 +160,7 @@ final class BatchExecutor<K> implements StateExecutor {
     private <N> Target<?, N> enter(StateRequest<?, ?, ?, ?> request) {
         backend.enter((RecordContext<K>) request.getRecordContext());
         Target<?, N> target = (Target<?, N>) ((AsyncStates.Targeted) request.getState()).target();
-        N namespace = ((StateRequest<?, N, ?, ?>) request).getNamespace();
-        if (namespace != null) {
-            target.state().setCurrentNamespace(namespace);
-        }
+        target.enter(((StateRequest<?, N, ?, ?>) request).getNamespace());
         return target;
     }
 

@@ -112,9 +112,8 @@ public final class CisternAsyncKeyedStateBackend<K> implements AsyncKeyedStateBa
             synchronous.enableTimeToLive(descriptor.getTtlConfig());
         }
         InternalKvState<K, N, SV> state = (InternalKvState<K, N, SV>) states.getOrCreateKeyedState(namespaceSerializer, synchronous);
-        state.setCurrentNamespace(defaultNamespace);
         CisternState<K, N, ?> stored = (CisternState<K, N, ?>) states.stored(descriptor.getStateId());
-        return (S) AsyncStates.make(handler, descriptor, new Target<>(state, stored));
+        return (S) AsyncStates.make(handler, descriptor, new Target<>(state, stored, defaultNamespace));
     }
 
     // What the synchronous backend does.

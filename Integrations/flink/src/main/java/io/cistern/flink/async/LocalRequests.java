@@ -103,16 +103,13 @@ final class LocalRequests<K> implements StateRequestHandler {
             return null;
         }
         backend.enter(context);
-        namespace(targeted.target(), context, state);
+        enter(targeted.target(), context, state);
         return targeted.target();
     }
 
     @SuppressWarnings("unchecked")
-    private static <N> void namespace(Target<?, N> target, RecordContext<?> context, State state) {
-        N namespace = context.getNamespace((InternalPartitionedState<N>) state);
-        if (namespace != null) {
-            target.state().setCurrentNamespace(namespace);
-        }
+    private static <N> void enter(Target<?, N> target, RecordContext<?> context, State state) {
+        target.enter(context.getNamespace((InternalPartitionedState<N>) state));
     }
 
     private static RuntimeException failed(Exception error) {

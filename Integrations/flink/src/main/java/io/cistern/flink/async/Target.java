@@ -23,8 +23,14 @@ import java.util.Map;
  *
  * @param state with its time to live around it, when it has one
  * @param stored the same without
+ * @param defaultNamespace of records that name none
  */
-record Target<K, N>(InternalKvState<K, N, ?> state, CisternState<K, N, ?> stored) {
+record Target<K, N>(InternalKvState<K, N, ?> state, CisternState<K, N, ?> stored, N defaultNamespace) {
+    /** @param namespace null for the default one */
+    void enter(N namespace) {
+        state.setCurrentNamespace(namespace == null ? defaultNamespace : namespace);
+    }
+
     /** Whether carrying out a request asks the server. */
     boolean isLocal(StateRequestType type, Object payload) throws IOException {
         return switch (type) {

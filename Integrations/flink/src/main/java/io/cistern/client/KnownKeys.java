@@ -44,9 +44,9 @@ final class KnownKeys {
         isComplete = true;
     }
 
-    /** Half of the names are of keys that are gone: the owner begins anew and loads what exists. */
+    /** Half of the names are of keys that are gone: the owner begins anew and loads what exists. Asked for each operation. */
     boolean isWorthLoading() {
-        return isComplete && keys != null && keys.garbage() > GARBAGE_MIN && keys.garbage() > keys.count() / 2;
+        return keys != null && keys.garbage() > GARBAGE_MIN && keys.garbage() > keys.count() / 2 && isComplete;
     }
 
     /** Forgets everything; the owner resets {@link Entry#isNamedAlone} of all entries. */

@@ -706,7 +706,7 @@ public final class TreeSession implements AutoCloseable {
         }
         if (!loader.isDone()) {
             advanceLoader();
-        } else if (!acknowledged.isEmpty() && known.isWorthLoading()) {
+        } else if (known.isWorthLoading()) {
             loadKeysAnew();
         }
     }

@@ -54,12 +54,46 @@ public struct ClientConfiguration: Sendable {
     public var reconnectPauseMaxMilliseconds = 1000
     /// Name of this program in the server's log.
     public var clientName = "cistern-client"
+    /// How connections are encrypted; nil: not at all. Unix sockets never are.
+    public var tls: TLS?
+    /// Shows the server who the client is; empty: none. Sent over TLS, Unix sockets and to this machine only, unless
+    /// `allowsTokenWithoutTLS` is set.
+    public var token = ""
+    /// Sends the token where everybody on the way can read it. For trusted networks.
+    public var allowsTokenWithoutTLS = false
+
+    /// Files of PEM, read when a client connects first.
+    public struct TLS: Sendable, Hashable {
+        /// Who may sign the server's certificate; nil: the system's authorities.
+        public var trustedCertificatesFile: String?
+        /// The client's own certificate and its key, for servers that ask for one; both or none.
+        public var certificateFile: String?
+        public var privateKeyFile: String?
+        /// The name that the server's certificate must have; nil: the host of `endpoint`.
+        public var serverName: String?
+
+        public init(
+            trustedCertificatesFile: String? = nil, certificateFile: String? = nil, privateKeyFile: String? = nil,
+            serverName: String? = nil
+        ) {
+            self.trustedCertificatesFile = trustedCertificatesFile
+            self.certificateFile = certificateFile
+            self.privateKeyFile = privateKeyFile
+            self.serverName = serverName
+        }
+    }
 
     public init(endpoint: String) { self.endpoint = endpoint }
 
     /// Checks every setting and their combinations.
     /// - Throws: `.limitExceeded` naming the setting, its value and the bounds.
     public func validate() throws(ClientError) {
+        if let tls, (tls.certificateFile == nil) != (tls.privateKeyFile == nil) {
+            throw ClientError(
+                .invalidArgument, .fixTheCall,
+                "client setting tls has a certificate without its private key, or the other way "
+                    + "round: give both files or none")
+        }
         try Self.check("writeBufferBytes", writeBufferBytes, 1...ClientLimits.writeBufferBytesMax)
         try Self.check("writeBufferEntries", writeBufferEntries, 1...ClientLimits.writeBufferEntriesMax)
         try Self.check("writeBufferAgeMilliseconds", writeBufferAgeMilliseconds, 1...3_600_000)

@@ -23,6 +23,8 @@ public struct ClientError: Error, Hashable, Sendable, CustomStringConvertible {
         case limitExceeded
         /// The session was detached or abandoned.
         case closed
+        /// The server does not know the client's token, or the token may not do this.
+        case accessDenied
         /// The server refused the request for a reason of its own.
         case refused
         /// Bytes from the server are not what a client wrote.

@@ -22,12 +22,17 @@ public struct SnapshotInfo: Hashable, Sendable {
 public final class StateClient: Sendable {
     public let configuration: ClientConfiguration
     private let endpoint: Endpoint
+    private let options: ClientTransportOptions
     /// The connection for store-wide requests; guarded by itself.
     private let control: Mutex<ClientConnection?>
 
-    private init(_ configuration: ClientConfiguration, _ endpoint: Endpoint, _ connection: ClientConnection) {
+    private init(
+        _ configuration: ClientConfiguration, _ endpoint: Endpoint, _ options: ClientTransportOptions,
+        _ connection: ClientConnection
+    ) {
         self.configuration = configuration
         self.endpoint = endpoint
+        self.options = options
         control = Mutex(connection)
     }
 
@@ -41,7 +46,8 @@ public final class StateClient: Sendable {
                 .invalidArgument, .fixTheCall,
                 "\(configuration.endpoint) is no endpoint; write HOST:PORT, [IPV6]:PORT or unix:/path")
         }
-        return StateClient(configuration, endpoint, try await connection(to: endpoint, configuration))
+        let options = try configuration.transportOptions(for: endpoint)
+        return StateClient(configuration, endpoint, options, try await connection(to: endpoint, options))
     }
 
     /// Becomes the writer of a key-group range. The newest epoch of a range wins: an older session of it is fenced.
@@ -64,7 +70,8 @@ public final class StateClient: Sendable {
         restoring: [SnapshotHandle]?
     ) async throws(ClientError) -> KeyedStateSession {
         let environment = ClientEnvironment()
-        let tree = WireTree(endpoint: endpoint, configuration: configuration, time: environment.time)
+        let tree = WireTree(
+            endpoint: endpoint, configuration: configuration, time: environment.time, options: options)
         let request = AttachRequest(
             store: store, keyGroupCount: keyGroupCount, keyGroups: keyGroups, epoch: epoch, writer: writer,
             restoring: restoring)
@@ -125,7 +132,7 @@ public final class StateClient: Sendable {
         if let open {
             connection = open
         } else {
-            connection = try await Self.connection(to: endpoint, configuration)
+            connection = try await Self.connection(to: endpoint, options)
             let old = control.withLock { current -> ClientConnection? in
                 defer { current = connection }
                 return current
@@ -141,11 +148,11 @@ public final class StateClient: Sendable {
     }
 
     private static func connection(
-        to endpoint: Endpoint, _ configuration: ClientConfiguration
+        to endpoint: Endpoint, _ options: ClientTransportOptions
     ) async throws(ClientError) -> ClientConnection {
         do {
             return try await ClientConnection.connect(
-                endpoint, group: MultiThreadedEventLoopGroup.singleton, options: configuration.transportOptions)
+                endpoint, group: MultiThreadedEventLoopGroup.singleton, options: options)
         } catch {
             throw RemoteError(error, "connect to \(endpoint)").asClientError
         }

@@ -28,18 +28,20 @@ package final class StateServer: Sendable {
     private let core: ServerCore
     private let listener: Listener
     private let admin: AdminServer?
+    private let security: ServerSecurity
     private let group: MultiThreadedEventLoopGroup
     private let logger: Logger
     private let isStopped = Atomic(false)
 
     private init(
         configuration: ServerConfiguration, core: ServerCore, listener: Listener, admin: AdminServer?,
-        group: MultiThreadedEventLoopGroup, logger: Logger
+        security: ServerSecurity, group: MultiThreadedEventLoopGroup, logger: Logger
     ) {
         self.configuration = configuration
         self.core = core
         self.listener = listener
         self.admin = admin
+        self.security = security
         self.group = group
         self.logger = logger
         boundEndpoints = listener.boundEndpoints
@@ -51,11 +53,13 @@ package final class StateServer: Sendable {
         time: any TimeSource = SystemTime(), logger: Logger = Logger(label: "cistern")
     ) async throws(ServerStartError) -> StateServer {
         if let problem = configuration.firstProblem() { throw ServerStartError(description: problem) }
+        let security = try ServerSecurity(configuration, logger: logger)
         // First, so that whoever watches sees a server that starts, however long that takes.
         let admin: AdminServer? =
-            if let address = ListenAddress(configuration.admin) { try await AdminServer.start(address) } else { nil }
+            if let address = ListenAddress(configuration.admin) { try await AdminServer.start(address, security) } else
+            { nil }
         do throws(ServerStartError) {
-            return try await start(configuration, admin, fileSystem: fileSystem, time: time, logger: logger)
+            return try await start(configuration, admin, security, fileSystem: fileSystem, time: time, logger: logger)
         } catch {
             await admin?.close()
             throw error
@@ -63,8 +67,8 @@ package final class StateServer: Sendable {
     }
 
     private static func start(
-        _ configuration: ServerConfiguration, _ admin: AdminServer?, fileSystem: any FileSystem, time: any TimeSource,
-        logger: Logger
+        _ configuration: ServerConfiguration, _ admin: AdminServer?, _ security: ServerSecurity,
+        fileSystem: any FileSystem, time: any TimeSource, logger: Logger
     ) async throws(ServerStartError) -> StateServer {
         let started = time.monotonicNanoseconds
         let lane = BlockingLane()
@@ -81,15 +85,17 @@ package final class StateServer: Sendable {
         }
         let group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.eventLoops)
         do {
-            let listener = try await listen(configuration, core: core, group: group, logger: logger)
+            let listener = try await listen(configuration, security, core: core, group: group, logger: logger)
+            security.follow(on: lane)
             admin?.publish(phase: { core.isDraining ? .draining : .serving }) {
                 var status = await core.status(startedNanoseconds: started)
                 status.connections = listener.connectionCount
+                status.securityReloadsFailed = security.reloadsFailed
                 return status
             }
             return StateServer(
-                configuration: configuration, core: core, listener: listener, admin: admin, group: group, logger: logger
-            )
+                configuration: configuration, core: core, listener: listener, admin: admin, security: security,
+                group: group, logger: logger)
         } catch {
             _ = await lane.run { core.engine.close() }
             await lane.stop()
@@ -139,6 +145,7 @@ package final class StateServer: Sendable {
     package func shutdown() async {
         guard !isStopped.exchange(true, ordering: .acquiringAndReleasing) else { return }
         core.startDraining()
+        security.stop()
         await listener.close()
         await admin?.close()
         await core.registry.closeAll()
@@ -156,6 +163,9 @@ package final class StateServer: Sendable {
         for counters in core.requestCounters { counters.add(to: &sums) }
         return sums
     }
+
+    /// Takes what the files of certificate and tokens say now, as it also does by itself from time to time. Blocks.
+    package func reloadSecurity() { security.reload(certificate: true, tokens: true) }
 
     /// Trees that are open now.
     package var openTreeCount: Int { core.registry.openTreeCount }
@@ -183,7 +193,8 @@ private func engineOptions(_ configuration: ServerConfiguration) -> EngineOption
 }
 
 private func listen(
-    _ configuration: ServerConfiguration, core: ServerCore, group: MultiThreadedEventLoopGroup, logger: Logger
+    _ configuration: ServerConfiguration, _ security: ServerSecurity, core: ServerCore,
+    group: MultiThreadedEventLoopGroup, logger: Logger
 ) async throws -> Listener {
     var options = ServerTransportOptions()
     options.server = ServerVersion.name
@@ -192,6 +203,8 @@ private func listen(
     options.frameBytesMax = configuration.frameBytesMax
     options.requestsMax = configuration.connectionRequestsMax
     options.bytesMax = configuration.connectionBytesMax
+    options.tls = security.tls
+    options.access = security.tokens
     let endpoints = configuration.listen.compactMap { Endpoint($0) }
     let own = zip(group.makeIterator(), core.requestCounters).map { eventLoop, counters in
         (ObjectIdentifier(eventLoop), (scratch: LoopScratch(), counters: counters))

@@ -29,6 +29,27 @@ package enum Endpoint: Hashable, Sendable, CustomStringConvertible {
         self = .tcp(host: host, port: port)
     }
 
+    /// Only processes of this machine can connect to it.
+    package var isLocal: Bool {
+        switch self {
+        case .unix: true
+        case .tcp(let host, _): Endpoint.isLoopback(host)
+        }
+    }
+
+    package static func isLoopback(_ host: String) -> Bool {
+        host == "localhost" || host == "::1" || (octets(host) != nil && host.hasPrefix("127."))
+    }
+
+    /// True for an address, false for a name.
+    static func isAddress(_ host: String) -> Bool { host.contains(":") || octets(host) != nil }
+
+    private static func octets(_ host: String) -> [UInt8]? {
+        let parts = host.split(separator: ".", omittingEmptySubsequences: false).map { UInt8($0) }
+        let octets = parts.compactMap { $0 }
+        return parts.count == 4 && octets.count == 4 ? octets : nil
+    }
+
     package var description: String {
         switch self {
         case .tcp(let host, let port): host.contains(":") ? "[\(host)]:\(port)" : "\(host):\(port)"

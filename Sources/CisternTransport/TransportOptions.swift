@@ -35,6 +35,11 @@ package struct ServerTransportOptions: Sendable {
     /// How long a connection that was told of an error may take to read it.
     package var lingerTimeout: TimeAmount = .seconds(2)
 
+    /// Of TCP sockets; nil: nothing is encrypted. Unix sockets never are.
+    package var tls: ServerTLS?
+    /// Who may come in; nil: everybody.
+    package var access: (any AccessControl)?
+
     package init() {}
 
     /// Replies are gathered up to this size before they are handed to the socket within one read.
@@ -62,6 +67,10 @@ package struct ClientTransportOptions: Sendable {
     package var keepAlive = KeepAliveOptions()
     /// Requests that may wait for credit before more are refused.
     package var waitingRequestsMax = 65_536
+    /// nil: nothing is encrypted. Unix sockets never are.
+    package var tls: ClientTLS?
+    /// Shown in HELLO; empty: none.
+    package var token = ""
 
     package init() {}
 }

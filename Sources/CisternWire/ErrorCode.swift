@@ -9,7 +9,7 @@ package typealias ErrorBody = Cistern_V1_ErrorBody
 package typealias ErrorClass = Cistern_V1_ErrorBody.Class
 
 package enum ErrorCode: UInt32, CaseIterable, Sendable {
-    // The connection. Codes 1–4 and 8–11 end it.
+    // The connection. Codes 1–4, 8–11 and 15 end it.
     case badMagic = 1
     case badChecksum = 2
     case frameTooLarge = 3
@@ -24,6 +24,9 @@ package enum ErrorCode: UInt32, CaseIterable, Sendable {
     case draining = 12
     case busy = 13
     case internalError = 14
+    /// Ends the connection.
+    case unauthenticated = 15
+    case permissionDenied = 16
 
     // Sessions and trees.
     case notAttached = 32
@@ -56,6 +59,8 @@ package enum ErrorCode: UInt32, CaseIterable, Sendable {
         case .draining: "DRAINING"
         case .busy: "BUSY"
         case .internalError: "INTERNAL"
+        case .unauthenticated: "UNAUTHENTICATED"
+        case .permissionDenied: "PERMISSION_DENIED"
         case .notAttached: "NOT_ATTACHED"
         case .fenced: "FENCED"
         case .rangeMismatch: "RANGE_MISMATCH"
@@ -79,7 +84,8 @@ package enum ErrorCode: UInt32, CaseIterable, Sendable {
         case .fenced: .fenced
         case .badMagic, .frameTooLarge, .unsupportedVersion, .unsupportedOpcode, .badMessage, .limitExceeded,
             .helloRequired, .unsupportedFlags, .creditExceeded, .badFrame, .rangeMismatch, .corruption, .noSuchStore,
-            .noSuchSnapshot, .noSuchDictionary, .stateMismatch, .keyOutOfRange, .lostWrites:
+            .noSuchSnapshot, .noSuchDictionary, .stateMismatch, .keyOutOfRange, .lostWrites, .unauthenticated,
+            .permissionDenied:
             .fatal
         }
     }
@@ -112,6 +118,8 @@ package enum ErrorCode: UInt32, CaseIterable, Sendable {
         case .draining: "finish what is in flight, then connect again"
         case .busy: "wait, then send the same request again"
         case .internalError: "send again; if it stays, read the server's log"
+        case .unauthenticated: "give the client a token that the server's tokens file lists"
+        case .permissionDenied: "give the token the right, or use another token"
         case .notAttached: "attach, then send again"
         case .fenced: "stop: a newer writer owns the range"
         case .rangeMismatch: "restore from snapshots to change the range"

@@ -140,6 +140,9 @@ public nonisolated struct Cistern_V1_Hello: Sendable {
   /// largest frame the sender takes
   public var frameBytesMax: UInt32 = 0
 
+  /// who the client is; empty = none
+  public var token: String = String()
+
   public var unknownFields = SwiftProtobuf.UnknownStorage()
 
   public init() {}
@@ -657,7 +660,7 @@ nonisolated extension Cistern_V1_TtlClock: SwiftProtobuf._ProtoNameProviding {
 
 nonisolated extension Cistern_V1_Hello: SwiftProtobuf.Message, SwiftProtobuf._MessageImplementationBase, SwiftProtobuf._ProtoNameProviding {
   public static let protoMessageName: String = _protobuf_package + ".Hello"
-  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}version_min\0\u{3}version_max\0\u{1}features\0\u{1}client\0\u{3}frame_bytes_max\0")
+  public static let _protobuf_nameMap = SwiftProtobuf._NameMap(bytecode: "\0\u{3}version_min\0\u{3}version_max\0\u{1}features\0\u{1}client\0\u{3}frame_bytes_max\0\u{1}token\0")
 
   public mutating func decodeMessage<D: SwiftProtobuf.Decoder>(decoder: inout D) throws {
     while let fieldNumber = try decoder.nextFieldNumber() {
@@ -670,6 +673,7 @@ nonisolated extension Cistern_V1_Hello: SwiftProtobuf.Message, SwiftProtobuf._Me
       case 3: try { try decoder.decodeSingularUInt64Field(value: &self.features) }()
       case 4: try { try decoder.decodeSingularStringField(value: &self.client) }()
       case 5: try { try decoder.decodeSingularUInt32Field(value: &self.frameBytesMax) }()
+      case 6: try { try decoder.decodeSingularStringField(value: &self.token) }()
       default: break
       }
     }
@@ -691,6 +695,9 @@ nonisolated extension Cistern_V1_Hello: SwiftProtobuf.Message, SwiftProtobuf._Me
     if self.frameBytesMax != 0 {
       try visitor.visitSingularUInt32Field(value: self.frameBytesMax, fieldNumber: 5)
     }
+    if !self.token.isEmpty {
+      try visitor.visitSingularStringField(value: self.token, fieldNumber: 6)
+    }
     try unknownFields.traverse(visitor: &visitor)
   }
 
@@ -700,6 +707,7 @@ nonisolated extension Cistern_V1_Hello: SwiftProtobuf.Message, SwiftProtobuf._Me
     if lhs.features != rhs.features {return false}
     if lhs.client != rhs.client {return false}
     if lhs.frameBytesMax != rhs.frameBytesMax {return false}
+    if lhs.token != rhs.token {return false}
     if lhs.unknownFields != rhs.unknownFields {return false}
     return true
   }

@@ -17,6 +17,7 @@ struct CisternCommand: AsyncParsableCommand {
             SnapshotsCommand.self,
             ScanCommand.self,
             UpgradeCommand.self,
+            TokenCommand.self,
             ExampleCommand.self,
         ])
 }

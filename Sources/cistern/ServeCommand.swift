@@ -23,9 +23,16 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(
         name: .customLong("listen"), help: "HOST:PORT (port 0 = a free one) or unix:/PATH; may be given several times.")
     var listen: [String] = []
+    @Option(help: "PEM file of the server's certificate chain.") var tlsCertificate: String?
+    @Option(help: "PEM file of the certificate's private key.") var tlsKey: String?
+    @Option(help: "PEM file of who may sign clients' certificates; clients must then have one.")
+    var tlsClientAuthorities: String?
+    @Option(help: "Who may do what: a line a token, made with `cistern token`.") var tokensFile: String?
     @Flag(
         inversion: .prefixedNo,
-        help: "Listen on addresses that other machines reach, without encryption.")
+        help:
+            "Listen on addresses that other machines reach without encryption, or without tokens and client certificates."
+    )
     var allowRemote: Bool?
     @Option(help: "Where health, metrics and the status page are: HOST:PORT or unix:/PATH.") var admin: String?
     @Option(help: "Threads that serve connections.") var eventLoops: String?
@@ -48,7 +55,9 @@ struct ServeCommand: AsyncParsableCommand {
     /// Key and texts of every flag that was given, for the loader.
     var flags: [(key: String, values: [String])] {
         let single: [(String, String?)] = [
-            ("data", data), ("allow_remote", allowRemote.map { "\($0)" }), ("admin", admin),
+            ("data", data), ("tls_certificate", tlsCertificate), ("tls_key", tlsKey),
+            ("tls_client_authorities", tlsClientAuthorities), ("tokens_file", tokensFile),
+            ("allow_remote", allowRemote.map { "\($0)" }), ("admin", admin),
             ("event_loops", eventLoops), ("log", log),
             ("memtable_bytes", memtableBytes), ("block_cache_bytes", blockCacheBytes),
             ("memory_bytes", memoryBytes), ("block_bytes", blockBytes), ("filter_bits_per_key", filterBitsPerKey),

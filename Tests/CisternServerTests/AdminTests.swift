@@ -45,9 +45,12 @@ private func exchange(_ endpoint: Endpoint, _ bytes: String) async throws -> Str
     return try await whole.futureResult.get()
 }
 
-private func request(_ endpoint: Endpoint, _ path: String, method: String = "GET") async throws -> HTTPAnswer {
+private func request(
+    _ endpoint: Endpoint, _ path: String, method: String = "GET", authorization: String? = nil
+) async throws -> HTTPAnswer {
+    let credentials = authorization.map { "authorization: \($0)\r\n" } ?? ""
     let text = try await exchange(
-        endpoint, "\(method) \(path) HTTP/1.1\r\nhost: test\r\nconnection: close\r\n\r\n")
+        endpoint, "\(method) \(path) HTTP/1.1\r\nhost: test\r\n\(credentials)connection: close\r\n\r\n")
     let (head, body) = try parts(text)
     let lines = head.components(separatedBy: "\r\n")
     var headers: [String: String] = [:]
@@ -161,6 +164,31 @@ private func started(
     let refusal = try? await exchange(admin, endless)
     #expect(refusal?.contains("200 OK") != true)
     #expect(try await request(admin, "/healthz").code == 200)
+    await harness.server.shutdown()
+}
+
+@Test func metricsAndPagesNeedAnAdministratorsTokenAndHealthDoesNot() async throws {
+    let tokens = try TokensOnDisk()
+    defer { tokens.remove() }
+    let admin = try tokens.add("operator", "admin")
+    let worker = try tokens.add("worker", "write:*")
+    let (harness, port) = try await started { $0.tokensFile = tokens.path }
+    for path in ["/healthz", "/readyz", "/version"] { #expect(try await request(port, path).code == 200) }
+    for path in ["/", "/metrics", "/status.json", "/fragment", "/nothing"] {
+        let refused = try await request(port, path)
+        #expect(refused.code == 401)
+        #expect(refused.headers["www-authenticate"]?.hasPrefix("Basic realm=") == true)
+        #expect(try await request(port, path, authorization: "Bearer \(worker)").code == 401)
+        let basic = Data("anyone:\(admin)".utf8).base64EncodedString()
+        let expected = path == "/nothing" ? 404 : 200
+        #expect(try await request(port, path, authorization: "Bearer \(admin)").code == expected)
+        #expect(try await request(port, path, authorization: "Basic \(basic)").code == expected)
+    }
+    for nonsense in [
+        "", "Bearer", "Bearer ", "Basic ====", "Basic \(Data("x".utf8).base64EncodedString())", "Digest a",
+    ] {
+        #expect(try await request(port, "/metrics", authorization: nonsense).code == 401, "\(nonsense)")
+    }
     await harness.server.shutdown()
 }
 

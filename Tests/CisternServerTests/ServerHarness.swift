@@ -38,6 +38,14 @@ struct ServerHarness {
     var endpoint: Endpoint { server.boundEndpoints[0] }
 
     func connect() async throws -> TestClient { try await TestClient.connect(endpoint) }
+
+    func connect(_ tls: ClientTLS?, token: String = "") async throws -> TestClient {
+        var options = ClientTransportOptions()
+        options.tls = tls
+        options.token = token
+        return TestClient(
+            connection: try await ClientConnection.connect(endpoint, group: clientGroup, options: options))
+    }
 }
 
 /// One connection.

@@ -92,6 +92,17 @@ private let connectionVectors: [Vector] = [
             $0.frameBytesMax = 1 << 20
         }),
     control(
+        "hello-token", "HELLO with a token", .hello, id: 0,
+        ["version_min", "version_max", "features", "client", "frame_bytes_max", "token"],
+        build(Cistern_V1_Hello.self) {
+            $0.versionMin = 1
+            $0.versionMax = 1
+            $0.features = 1
+            $0.client = "client 1"
+            $0.frameBytesMax = 1 << 20
+            $0.token = "cst_c2VjcmV0"
+        }),
+    control(
         "hello-reply", "HELLO answered", .hello, reply: true, id: 0,
         [
             "version", "features", "server", "server_id", "frame_bytes_max", "requests_max", "bytes_max",

@@ -33,6 +33,7 @@ extension RemoteError {
         case .limitExceeded, .frameTooLarge: self = .fatal(ClientError(.limitExceeded, .fixTheCall, message))
         case .unsupportedVersion, .unsupportedOpcode, .unsupportedFlags, .badMagic, .helloRequired:
             self = .fatal(ClientError(.incompatible, .fixTheCall, message))
+        case .unauthenticated, .permissionDenied: self = .fatal(ClientError(.accessDenied, .fixTheCall, message))
         case .stateMismatch, .keyOutOfRange, .badMessage, .badFrame, .noSuchStore, .noSuchSnapshot, .noSuchDictionary,
             .creditExceeded:
             self = .fatal(ClientError(.refused, .fixTheCall, message))

@@ -35,10 +35,13 @@ package final class WireTree: RemoteTree {
     /// Guarded by itself.
     private let state = Mutex(State())
 
-    package init(endpoint: Endpoint, configuration: ClientConfiguration, time: any TimeSource) {
+    package init(
+        endpoint: Endpoint, configuration: ClientConfiguration, time: any TimeSource,
+        options: ClientTransportOptions? = nil
+    ) {
         self.endpoint = endpoint
         self.time = time
-        options = configuration.transportOptions
+        self.options = options ?? configuration.plainOptions
         deadline = .milliseconds(configuration.requestTimeoutMilliseconds)
     }
 
@@ -430,9 +433,30 @@ extension EntryPage {
 }
 
 extension ClientConfiguration {
-    var transportOptions: ClientTransportOptions {
+    var plainOptions: ClientTransportOptions {
         var options = ClientTransportOptions()
         options.client = clientName
+        options.token = token
+        return options
+    }
+
+    /// With TLS as it is configured. Reads files.
+    func transportOptions(for endpoint: Endpoint) throws(ClientError) -> ClientTransportOptions {
+        var options = plainOptions
+        if let tls {
+            do throws(TLSError) {
+                options.tls = try ClientTLS(
+                    trustedCertificates: tls.trustedCertificatesFile, certificate: tls.certificateFile,
+                    key: tls.privateKeyFile, serverName: tls.serverName)
+            } catch {
+                throw ClientError(.invalidArgument, .fixTheCall, "could not connect to \(endpoint): \(error)")
+            }
+        } else if !token.isEmpty, !endpoint.isLocal, !allowsTokenWithoutTLS {
+            throw ClientError(
+                .invalidArgument, .fixTheCall,
+                "could not connect to \(endpoint): everybody on the way could read the token; set tls, or allowsTokenWithoutTLS "
+                    + "if the network is trusted")
+        }
         return options
     }
 }

@@ -18,6 +18,9 @@ package struct AdminResponse: Equatable, Sendable {
 enum AdminRoutes {
     static let paths = ["/", "/healthz", "/readyz", "/version", "/metrics", "/status.json", "/fragment"]
 
+    /// False for what watches a server without knowing it.
+    static func needsToken(_ path: String) -> Bool { !["/healthz", "/readyz", "/version"].contains(path) }
+
     /// True when the answer needs a look at the engine.
     static func needsStatus(_ path: String) -> Bool { ["/", "/metrics", "/status.json", "/fragment"].contains(path) }
 

@@ -28,14 +28,21 @@ package final class AdminServer: Sendable {
     let history = StatusHistory()
     private let bound = Mutex<Endpoint?>(nil)
 
-    private init() { group = MultiThreadedEventLoopGroup(numberOfThreads: 1) }
+    private let security: ServerSecurity?
+
+    private init(_ security: ServerSecurity?) {
+        self.security = security
+        group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+    }
 
     /// Where it listens, with the port the system gave.
     package var endpoint: Endpoint? { bound.withLock { $0 } }
 
     /// Listens when it returns.
-    package static func start(_ address: ListenAddress) async throws(ServerStartError) -> AdminServer {
-        let server = AdminServer()
+    package static func start(
+        _ address: ListenAddress, _ security: ServerSecurity? = nil
+    ) async throws(ServerStartError) -> AdminServer {
+        let server = AdminServer(security)
         do {
             try await server.listen(address)
             return server
@@ -47,12 +54,14 @@ package final class AdminServer: Sendable {
     }
 
     private func listen(_ address: ListenAddress) async throws {
+        let tls: ServerTLS? = if case .tcp = address { security?.tls } else { nil }
         let bootstrap = ServerBootstrap(group: group)
             .serverChannelOption(.backlog, value: AdminServer.backlog)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     guard self.admit(channel) else { throw ChannelError.alreadyClosed }
                     let pipeline = channel.pipeline.syncOperations
+                    if let tls { try pipeline.addHandler(tls.makeHandler()) }
                     try pipeline.addHandler(IdleStateHandler(allTimeout: .seconds(AdminServer.idleSeconds)))
                     try pipeline.configureHTTPServerPipeline(withErrorHandling: true)
                     try pipeline.addHandler(AdminHandler(self))
@@ -95,6 +104,13 @@ package final class AdminServer: Sendable {
     /// The server is there: from now on answers are about it.
     package func publish(phase: @escaping @Sendable () -> ServerStatus.Phase, status: @escaping Source) {
         source.withLock { $0 = (phase, status) }
+    }
+
+    /// True when the request shows a token of an administrator, or needs none.
+    func admits(_ path: String, authorization: String?) -> Bool {
+        guard let tokens = security?.tokens, AdminRoutes.needsToken(path) else { return true }
+        guard let token = HTTPCredentials.token(authorization: authorization) else { return false }
+        return tokens.grant(token: token)?.isAdmin == true
     }
 
     func respond(to path: String) async -> AdminResponse {
@@ -160,6 +176,13 @@ private final class AdminHandler: ChannelInboundHandler {
                 AdminResponse(code: 405, body: "\(head.method.rawValue) is not taken here, only GET\n"), head, context)
         }
         let path = String(head.uri.prefix { $0 != "?" })
+        guard server.admits(path, authorization: head.headers.first(name: "authorization")) else {
+            return write(
+                AdminResponse(
+                    code: 401,
+                    body: "\(path) needs a token with the scope admin, as Bearer or as the password of Basic\n"),
+                head, context)
+        }
         let server = server
         let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
         let eventLoop = context.eventLoop
@@ -181,6 +204,7 @@ private final class AdminHandler: ChannelInboundHandler {
         headers.add(name: "cache-control", value: "no-store")
         headers.add(name: "x-content-type-options", value: "nosniff")
         headers.add(name: "content-security-policy", value: StatusPage.securityPolicy)
+        if response.code == 401 { headers.add(name: "www-authenticate", value: HTTPCredentials.challenge) }
         if response.code == 405 { headers.add(name: "allow", value: "GET, HEAD") }
         if !head.isKeepAlive { headers.add(name: "connection", value: "close") }
         let status = HTTPResponseStatus(statusCode: response.code)

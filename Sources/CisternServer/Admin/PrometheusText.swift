@@ -50,6 +50,9 @@ enum PrometheusText {
         page.counter(
             "cistern_reads_waited_on_loop_total", "Reads that waited for the disk on their event loop.",
             [([], requests.readsThatWaited)])
+        page.counter(
+            "cistern_security_reloads_failed_total", "Times a file of certificate or tokens could not be read again.",
+            [([], status.securityReloadsFailed)])
         page.counter("cistern_received_bytes_total", "Bytes of request bodies.", [([], requests.bytesReceived)])
         page.histogram(
             "cistern_write_seconds", "Write batches, from arrival to acknowledgement.",

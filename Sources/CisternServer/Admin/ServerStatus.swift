@@ -39,6 +39,8 @@ package struct ServerStatus: Sendable {
     package var snapshotCount = 0
     package var damagedFiles: [String] = []
     package var requests = RequestSums()
+    /// Times that a file of certificate or tokens could not be read again.
+    package var securityReloadsFailed: UInt64 = 0
     package var checkpoints: [CheckpointPart] = []
     package var checkpointSums = CheckpointHistory.Sums()
 

@@ -1,6 +1,7 @@
 // What a state server can be told, and which combinations cannot work. The texts and names are in `ServerOption`.
 
 internal import CisternPrimitives
+internal import CisternTransport
 
 /// When a write is acknowledged, and what a crash may lose.
 package enum LogRule: String, Sendable, CaseIterable {
@@ -19,6 +20,13 @@ package struct ServerConfiguration: Equatable, Sendable {
     package var allowRemote = false
     /// Empty: no admin port. Else as an address of `listen`.
     package var admin = ""
+    /// PEM files; empty: nothing is encrypted.
+    package var tlsCertificate = ""
+    package var tlsKey = ""
+    /// PEM file of who may sign certificates of clients; empty: clients need none.
+    package var tlsClientAuthorities = ""
+    /// Empty: everybody who can connect may do everything.
+    package var tokensFile = ""
     package var eventLoops = 2
     package var log = LogRule.synced
     package var memtableBytes = 64 << 20
@@ -44,7 +52,36 @@ package struct ServerConfiguration: Equatable, Sendable {
         if dataDirectory.isEmpty {
             return "no data directory is given: set it with --data DIR, CISTERN_DATA or \"data = DIR\" in the file"
         }
-        return listenProblem() ?? adminProblem() ?? sizesProblem()
+        return securityProblem() ?? listenProblem() ?? adminProblem() ?? sizesProblem()
+    }
+
+    private func securityProblem() -> String? {
+        if tlsCertificate.isEmpty != tlsKey.isEmpty {
+            let (given, missing) = tlsKey.isEmpty ? ("tls_certificate", "tls_key") : ("tls_key", "tls_certificate")
+            return "\(given) is given and \(missing) is not: a server needs both"
+        }
+        if !tlsClientAuthorities.isEmpty && tlsCertificate.isEmpty {
+            return
+                "tls_client_authorities is given without tls_certificate and tls_key: clients show certificates over TLS only"
+        }
+        return nil
+    }
+
+    /// Why an address that other machines reach is not protected, or nil. Encryption alone lets everybody in, and a token alone is
+    /// read by everybody on the way.
+    private func exposureProblem(_ setting: String, _ address: ListenAddress, _ text: String) -> String? {
+        if address.isLocal || allowRemote { return nil }
+        if tlsCertificate.isEmpty {
+            return
+                "\(setting) \"\(text)\" can be reached from other machines and there is no encryption: give tls_certificate and "
+                + "tls_key, listen on 127.0.0.1, [::1] or a Unix socket, or set allow_remote = true if the network is trusted"
+        }
+        if tokensFile.isEmpty && tlsClientAuthorities.isEmpty {
+            return
+                "\(setting) \"\(text)\" can be reached from other machines and everybody there may do everything: give "
+                + "tokens_file or tls_client_authorities, or set allow_remote = true if the network is trusted"
+        }
+        return nil
     }
 
     private func listenProblem() -> String? {
@@ -56,10 +93,7 @@ package struct ServerConfiguration: Equatable, Sendable {
                     + "\(ListenAddress.unixPathBytesMax) bytes)"
             }
             if !address.takesFreePort && !seen.insert(text).inserted { return "listen names \"\(text)\" twice" }
-            if !address.isLocal && !allowRemote {
-                return "listen \"\(text)\" can be reached from other machines and there is no encryption: listen on "
-                    + "127.0.0.1, [::1] or a Unix socket, or set allow_remote = true if the network is trusted"
-            }
+            if let problem = exposureProblem("listen", address, text) { return problem }
         }
         return nil
     }
@@ -73,11 +107,7 @@ package struct ServerConfiguration: Equatable, Sendable {
         if !address.takesFreePort && listen.contains(admin) {
             return "admin and listen both name \"\(admin)\": give the admin port an address of its own"
         }
-        if !address.isLocal && !allowRemote {
-            return "admin \"\(admin)\" can be reached from other machines and there is no encryption: listen on "
-                + "127.0.0.1, [::1] or a Unix socket, or set allow_remote = true if the network is trusted"
-        }
-        return nil
+        return exposureProblem("admin", address, admin)
     }
 
     /// Relations between sizes that would otherwise show as a hang or an error at the first large request.
@@ -148,12 +178,7 @@ package enum ListenAddress: Equatable, Sendable {
     package var isLocal: Bool {
         switch self {
         case .unix: true
-        case .tcp(let host, _): host == "localhost" || host == "::1" || ListenAddress.isLoopbackV4(host)
+        case .tcp(let host, _): Endpoint.isLoopback(host)
         }
-    }
-
-    private static func isLoopbackV4(_ host: String) -> Bool {
-        let parts = host.split(separator: ".", omittingEmptySubsequences: false)
-        return parts.count == 4 && parts[0] == "127" && parts.allSatisfy { UInt8($0) != nil }
     }
 }

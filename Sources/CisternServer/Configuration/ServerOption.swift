@@ -59,8 +59,37 @@ extension ServerOption {
                 return !configuration.listen.isEmpty
             }),
         ServerOption(
+            key: "tls_certificate", kind: .path,
+            summary:
+                "PEM file of the server's certificate and those between it and its authority; read again every minute",
+            text: { $0.tlsCertificate },
+            apply: {
+                $0.tlsCertificate = $1; return true
+            }),
+        ServerOption(
+            key: "tls_key", kind: .path, summary: "PEM file of the certificate's private key, without a passphrase",
+            text: { $0.tlsKey },
+            apply: {
+                $0.tlsKey = $1; return true
+            }),
+        ServerOption(
+            key: "tls_client_authorities", kind: .path,
+            summary: "PEM file of who may sign certificates of clients; when it is given, clients must have one",
+            text: { $0.tlsClientAuthorities },
+            apply: {
+                $0.tlsClientAuthorities = $1; return true
+            }),
+        ServerOption(
+            key: "tokens_file", kind: .path,
+            summary: "who may do what: a line a token, made with `cistern token`; read again every 10 s",
+            text: { $0.tokensFile },
+            apply: {
+                $0.tokensFile = $1; return true
+            }),
+        ServerOption(
             key: "allow_remote", kind: .boolean,
-            summary: "listen on addresses that other machines reach, without encryption",
+            summary:
+                "listen on addresses that other machines reach without encryption, or without tokens and client certificates",
             text: { "\($0.allowRemote)" },
             apply: { configuration, text in
                 guard let value = Bool(text) else { return false }

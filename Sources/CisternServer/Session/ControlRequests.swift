@@ -3,6 +3,7 @@
 
 internal import CisternLSM
 internal import CisternPrimitives
+internal import CisternTransport
 internal import CisternWire
 internal import CisternWireMessages
 internal import SwiftProtobuf
@@ -15,6 +16,7 @@ extension ServerSession {
         let groups = "\(message.keyGroupFirst)...\(message.keyGroupLast)"
         let attempt = "attach of store \"\(message.store)\" key groups \(groups) with epoch \(message.epoch)"
         if let problem = problem(of: message) { return refuse(header, Refusal(.badMessage, "\(attempt): \(problem)")) }
+        guard isAllowed(.write, message.store, attempt, header) else { return }
         guard !core.isDraining else {
             return refuse(header, Refusal(.draining, "\(attempt): the server is stopping"))
         }
@@ -52,6 +54,18 @@ extension ServerSession {
                     AttachAnswer.make(attached, handle, core.catalog.store(named: store.name) ?? store))
             }
         }
+    }
+
+    /// False when the request was answered with why not. Requests with a tree's handle need no look: the attach had one.
+    private func isAllowed(
+        _ rights: AccessGrant.Rights, _ store: String, _ attempt: String, _ header: FrameHeader
+    ) -> Bool {
+        guard let grant = connection?.grant else { return false }
+        if grant.allows(rights, store: store) { return true }
+        let right = rights.contains(.write) ? "write" : "read"
+        refuse(
+            header, Refusal(.permissionDenied, "\(attempt): the token \"\(grant.name)\" may not \(right) this store"))
+        return false
     }
 
     /// What no store could ever accept.
@@ -228,6 +242,7 @@ extension ServerSession {
     func releaseSnapshot(_ header: FrameHeader, _ body: UnsafeRawBufferPointer) {
         guard let message = unsafe decode(Cistern_V1_ReleaseSnapshot.self, header, body) else { return }
         let attempt = "release \(message.handles.count) snapshots of store \"\(message.store)\""
+        guard isAllowed(.write, message.store, attempt, header) else { return }
         if let foreign = message.handles.first(where: { !$0.hasPrefix(message.store + "/") }) {
             return refuse(
                 header, Refusal(.noSuchSnapshot, "\(attempt): \"\(foreign)\" is not a handle of this store"))
@@ -242,6 +257,7 @@ extension ServerSession {
 
     func listSnapshots(_ header: FrameHeader, _ body: UnsafeRawBufferPointer) {
         guard let message = unsafe decode(Cistern_V1_ListSnapshots.self, header, body) else { return }
+        guard isAllowed(.read, message.store, "list snapshots of store \"\(message.store)\"", header) else { return }
         guard core.catalog.store(named: message.store) != nil else {
             let unknown = CatalogError.refused(.unknownStore(message.store))
             return refuse(header, Refusal(unknown, attempt: "list snapshots"))

@@ -52,6 +52,9 @@ package final class ClientConnection: Sendable {
                         allocator: channel.allocator, handshake: handshake)
                     let bound = NIOLoopBound(handler, eventLoop: channel.eventLoop)
                     inbox.state.withLock { $0.handler = bound }
+                    if let tls = options.tls, case .tcp = endpoint {
+                        try channel.pipeline.syncOperations.addHandler(tls.makeHandler(for: endpoint))
+                    }
                     try channel.pipeline.syncOperations.addHandler(handler)
                 }
             }

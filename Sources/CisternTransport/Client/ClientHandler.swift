@@ -435,6 +435,7 @@ final class ClientHandler: ChannelInboundHandler {
         hello.versionMax = WireVersion.max
         hello.features = WireFeatures.supported.rawValue
         hello.client = options.client
+        hello.token = options.token
         hello.frameBytesMax = UInt32(options.frameBytesMax)
         let body = ControlMessage.encode(hello)
         output.append(.request(.hello, id: 0, bodySize: body.count), checksum: true, body: body)

@@ -114,7 +114,7 @@ package final class Listener: Sendable {
             .serverChannelOption(.backlog, value: ServerTransportOptions.acceptBacklog)
             .childChannelOption(.writeBufferWaterMark, value: watermark)
             .childChannelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture { try self.accept(channel) }
+                channel.eventLoop.makeCompletedFuture { try self.accept(channel, isTCP: isTCP) }
             }
         if !isTCP { return base }
         return
@@ -124,7 +124,7 @@ package final class Listener: Sendable {
     }
 
     /// On the loop of the new connection.
-    private func accept(_ channel: any Channel) throws {
+    private func accept(_ channel: any Channel, isTCP: Bool) throws {
         let loop = channel.eventLoop
         let (id, admitted) = state.withLock { state -> (UInt64, Bool) in
             state.nextID += 1
@@ -138,6 +138,7 @@ package final class Listener: Sendable {
         channel.closeFuture.whenComplete { _ in
             _ = self.state.withLock { $0.connections.removeValue(forKey: id) }
         }
+        if isTCP, let tls = options.tls { try channel.pipeline.syncOperations.addHandler(tls.makeHandler()) }
         try channel.pipeline.syncOperations.addHandler(connection)
     }
 

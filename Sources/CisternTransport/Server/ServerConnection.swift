@@ -54,6 +54,8 @@ package final class ServerConnection: ChannelDuplexHandler {
     private var keepAliveTask: Scheduled<Void>?
     private var handshakeTask: Scheduled<Void>?
     private var lingerTask: Scheduled<Void>?
+    /// What the client may do, as its token says; decided by HELLO.
+    package private(set) var grant = AccessGrant(name: "", scopes: [])
     private var lastRequestID: UInt64 = 0
     // Set by GO_AWAY: requests above it are refused.
     private var lastAcceptedID: UInt64?
@@ -300,6 +302,7 @@ package final class ServerConnection: ChannelDuplexHandler {
         output.append(header, checksum: true, body: body)
         checksums = agreement.checksums
         clientFrameBytesMax = agreement.clientFrameBytesMax
+        grant = agreement.grant
         parser.frameBytesMax = options.frameBytesMax
         parser.checksumRequired = agreement.checksums
         phase = .open

@@ -10,6 +10,7 @@ struct ServerHandshake {
         let checksums: Bool
         /// Largest frame the client takes.
         let clientFrameBytesMax: Int
+        let grant: AccessGrant
     }
 
     let options: ServerTransportOptions
@@ -25,6 +26,7 @@ struct ServerHandshake {
                     "client \(hello.client) speaks versions \(hello.versionMin) to \(hello.versionMax), this server "
                         + "\(WireVersion.min) to \(WireVersion.max)"))
         }
+        let grant = try grant(hello)
         let features = WireFeatures(rawValue: hello.features).intersection(.supported)
         var reply = Cistern_V1_HelloReply()
         reply.version = version
@@ -39,7 +41,15 @@ struct ServerHandshake {
         return Agreement(
             reply: reply, checksums: features.contains(.checksums),
             // Even a client that takes less must be able to read an error.
-            clientFrameBytesMax: min(max(clientMax, WireLimits.helloFrameBytesMax), WireLimits.frameBytesMaxHard))
+            clientFrameBytesMax: min(max(clientMax, WireLimits.helloFrameBytesMax), WireLimits.frameBytesMaxHard),
+            grant: grant)
+    }
+
+    private func grant(_ hello: Cistern_V1_Hello) throws(HandshakeRefusal) -> AccessGrant {
+        guard let access = options.access else { return .everything }
+        if let grant = access.grant(token: hello.token) { return grant }
+        let found = hello.token.isEmpty ? "showed no token" : "showed a token that this server does not know"
+        throw HandshakeRefusal(error: ErrorBody(.unauthenticated, "client \(hello.client) \(found)"))
     }
 }
 

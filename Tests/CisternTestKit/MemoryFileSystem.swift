@@ -114,6 +114,11 @@ package final class MemoryFileSystem: FileSystem, Sendable {
                     copy.bytes = remains(of: inode, using: &random)
                     copy.durable = copy.bytes.count
                     new.files[path] = copy
+                    // A directory cannot be gone before what was in it.
+                    var directory = parent(of: path)
+                    while !directory.isEmpty, new.directories.insert(directory).inserted {
+                        directory = parent(of: directory)
+                    }
                     new.used += UInt64(copy.bytes.count)
                 }
                 new.durableFiles = new.files

@@ -78,6 +78,16 @@ final class LogDirectory: Sendable {
         }
     }
 
+    /// The log of a tree that is retired writes no more: what it began after the tree's directory was cleared goes, too.
+    func sweep(_ tree: TreeID) {
+        lane.submit { [self] in
+            guard isGone(tree), state.withLock({ !$0.isClosed }) else { return }
+            TreeManifest.removeContents(of: DataDirectory.tree(root, tree), fileSystem: fileSystem) {
+                isOwned(SegmentID(tree: tree, number: $0))
+            }
+        }
+    }
+
     /// From here on nothing is deleted.
     func close() { state.withLock { $0.isClosed = true } }
 

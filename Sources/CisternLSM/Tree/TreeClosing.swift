@@ -83,7 +83,7 @@ extension Tree {
         let completions = closing
         closing = []
         for completion in completions { completion(.failure(gone)) }
-        log?.close {}
+        log?.close { [engine, id] in engine.logs.sweep(id) }
         letGo()
     }
 }

@@ -75,12 +75,16 @@ let package = Package(
             name: "CisternLSM", dependencies: ["CisternPrimitives", "CisternFileSystem", "CCisternShims"],
             swiftSettings: strict),
 
+        .target(
+            name: "CisternSnapshotStore", dependencies: ["CisternPrimitives", "CisternFileSystem"],
+            swiftSettings: strict),
+
         // Tier 5
         .target(
             name: "CisternServer",
             dependencies: [
-                "CisternPrimitives", "CisternFileSystem", "CisternLSM", "CisternWire", "CisternWireMessages",
-                "CisternTransport",
+                "CisternPrimitives", "CisternFileSystem", "CisternLSM", "CisternSnapshotStore", "CisternWire",
+                "CisternWireMessages", "CisternTransport",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "Crypto", package: "swift-crypto"),
@@ -152,7 +156,7 @@ let package = Package(
             name: "FuzzTargets",
             dependencies: [
                 "CisternClient", "CisternCompression", "CisternFileSystem", "CisternLSM", "CisternPrimitives",
-                "CisternServer", "CisternWire", "CisternWireMessages", "CisternTestKit",
+                "CisternServer", "CisternSnapshotStore", "CisternWire", "CisternWireMessages", "CisternTestKit",
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
             ],
             path: "Tests/FuzzTargets", exclude: ["Found"], swiftSettings: testing),
@@ -180,13 +184,17 @@ let package = Package(
         .testTarget(
             name: "CisternServerTests",
             dependencies: [
-                "CisternServer", "CisternPrimitives", "CisternFileSystem", "CisternLSM", "CisternTransport",
-                "CisternWire",
+                "CisternServer", "CisternPrimitives", "CisternFileSystem", "CisternLSM", "CisternSnapshotStore",
+                "CisternTransport", "CisternWire",
                 "CisternWireMessages", "CisternTestKit", "cistern",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
             ], swiftSettings: testing),
+        .testTarget(
+            name: "CisternSnapshotStoreTests",
+            dependencies: ["CisternSnapshotStore", "CisternFileSystem", "CisternPrimitives", "CisternTestKit"],
+            swiftSettings: testing),
         .testTarget(
             name: "CisternWireTests",
             dependencies: [

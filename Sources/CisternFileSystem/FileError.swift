@@ -15,6 +15,9 @@ extension FileError {
     /// True when the file or directory is not there.
     public var isNotFound: Bool { reason == .errno(ENOENT) }
 
+    /// True when a file is where a directory was expected.
+    public var isNotDirectory: Bool { reason == .errno(ENOTDIR) }
+
     /// True when nothing is wrong but that the disk would have been waited for.
     public var wouldWait: Bool { reason == .wouldWait }
 

@@ -1,11 +1,16 @@
 // The server's own files.
 
+import CisternPrimitives
 import CisternServer
+import CisternSnapshotStore
 import CisternTestKit
 
 extension FuzzTarget {
     static let server = [
         FuzzTarget(name: "catalog", seeds: { [try GoldenFile.bytes("catalog-v1.hex")] }, run: readCatalog),
+        FuzzTarget(
+            name: "stored-snapshot", seeds: { [try GoldenFile.bytes("stored-snapshot-v1.hex")] },
+            run: readStoredSnapshot),
         FuzzTarget(
             name: "configuration",
             seeds: { [Array("listen = 127.0.0.1:7070\ndata = /tmp/x # where\nmemory = 64 MiB\n".utf8)] },
@@ -27,6 +32,22 @@ private func readCatalog(_ input: [UInt8]) {
     guard let state = try? CatalogFormat.decode(bytes, source: "fuzz") else { return }
     guard (try? CatalogFormat.decode(CatalogFormat.encode(state), source: "again")) == state else {
         broken("a catalog does not come back from its own encoding")
+    }
+}
+
+/// Header of 16 bytes with the body's length and a checksum of both.
+private func readStoredSnapshot(_ input: [UInt8]) {
+    var bytes = input
+    if bytes.count >= StoredSnapshot.headerBytes {
+        let length = UInt32(bytes.count - StoredSnapshot.headerBytes)
+        for index in 0..<4 { bytes[8 + index] = UInt8(truncatingIfNeeded: length >> (8 * UInt32(index))) }
+        let sum = CRC32C.checksum(
+            Array(bytes[StoredSnapshot.headerBytes...]), seed: CRC32C.checksum(Array(bytes[..<12])))
+        for index in 0..<4 { bytes[12 + index] = UInt8(truncatingIfNeeded: sum >> (8 * UInt32(index))) }
+    }
+    guard let manifest = try? StoredSnapshot.decode(bytes) else { return }
+    guard (try? StoredSnapshot.decode(manifest.encode())) == manifest else {
+        broken("a manifest does not come back from its own encoding")
     }
 }
 

@@ -40,9 +40,13 @@ extension Engine {
             return state.nextSnapshot - 1
         }
         var record = template
-        let range = record.identity.keyGroups
-        let suffix = String(number, radix: 16) + "-" + String(record.createdMilliseconds, radix: 16)
-        record.handle = "\(record.identity.store)/\(record.checkpoint)/\(range.first)-\(range.last)/\(suffix)"
+        record.handle = record.makeHandle(number)
+        return try store(record, number: number, epoch: epoch)
+    }
+
+    /// Writes the record of a snapshot under a number of its own; durable when it returns. Metadata lane. What it refers to is
+    /// held by the caller.
+    func store(_ record: SnapshotRecord, number: UInt64, epoch: UInt64) throws(EngineError) -> SnapshotInfo {
         retain(record)
         do throws(FileError) {
             try AtomicFile.write(
@@ -52,7 +56,7 @@ extension Engine {
             removeSnapshots([number], owning: [record]) {}
             throw .file(error)
         }
-        let stored = state.withLock { [record] state -> StoredSnapshot in
+        let stored = state.withLock { state -> StoredSnapshot in
             let stored = StoredSnapshot(
                 number: number, epoch: epoch, record: record, newBytes: state.snapshots.newBytes(of: record))
             state.snapshots.add(stored)

@@ -62,7 +62,7 @@ package struct OfflineSnapshots {
 }
 
 /// Does nothing: there is nothing to remove.
-private final class IdleLane: BackgroundLane {
+final class IdleLane: BackgroundLane {
     func submit(_ job: @escaping @Sendable () -> Void) {}
     func submit(afterMilliseconds delay: UInt64, _ job: @escaping @Sendable () -> Void) {}
     func drain() {}

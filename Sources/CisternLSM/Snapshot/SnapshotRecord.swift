@@ -70,6 +70,12 @@ package struct SnapshotRecord: Equatable, Sendable {
                 .saturatingAdding(logs.logBytes), logBytes: logs.logBytes)
     }
 
+    /// The number makes it unique in its directory, with the time among directories too.
+    func makeHandle(_ number: UInt64) -> String {
+        let suffix = String(number, radix: 16) + "-" + String(createdMilliseconds, radix: 16)
+        return "\(identity.store)/\(checkpoint)/\(identity.keyGroups.first)-\(identity.keyGroups.last)/\(suffix)"
+    }
+
     package var fileNumbers: [UInt64] { levels.joined().map(\.number) }
 
     /// The files as the state of a tree, for a version.

@@ -21,6 +21,8 @@ struct ValuePlan: Sendable {
     var rewritten: Set<UInt64> = []
     /// Sizes of the value files that inputs may point to.
     var fileBytes: [UInt64: UInt64] = [:]
+    /// Where inputs' values are read, when not in the directory that is written to.
+    var source: ValueFiles?
 
     init(_ options: ValueOptions) { self.options = options }
 
@@ -80,7 +82,7 @@ final class ValueSeparation {
         if plan.rewritten.contains(pointer.file) {
             value.reset()
             let hash = unsafe Hash64.hash(entry.key)
-            try tables.values.file(pointer.file).read(pointer, hash: hash, into: &value)
+            try (plan.source ?? tables.values).file(pointer.file).read(pointer, hash: hash, into: &value)
             let put = unsafe EntryView(key: entry.key, kind: .put, expiry: entry.expiry, value: value.bytes)
             let threshold = plan.options.thresholdBytes
             return unsafe threshold > 0 && put.value.count >= threshold ? try separate(put, hash) : put

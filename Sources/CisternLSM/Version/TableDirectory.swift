@@ -123,6 +123,24 @@ package final class TableDirectory: Sendable {
         }
     }
 
+    /// Moves a table file, which points into no value file, here from elsewhere on the file system; owned by the caller until it
+    /// releases the number. Durable with both directories.
+    func adopt(_ path: String) throws(EngineError) -> UInt64 {
+        let number = state.withLock { state in
+            let number = state.nextNumber
+            state.nextNumber += 1
+            state.owners[number] = 1
+            return number
+        }
+        do throws(FileError) {
+            try fileSystem.rename(path, to: filePath(number))
+            return number
+        } catch {
+            release([number])
+            throw .file(error)
+        }
+    }
+
     /// A new value file, owned by the caller until it releases the number.
     func createValueFile() throws(EngineError) -> (number: UInt64, file: any AppendFile) {
         let number = state.withLock { state in

@@ -97,7 +97,10 @@ package final class StateServer: Sendable {
                 configuration: configuration, core: core, listener: listener, admin: admin, security: security,
                 group: group, logger: logger)
         } catch {
-            _ = await lane.run { core.engine.close() }
+            _ = await lane.run {
+                core.remote?.stop()
+                core.engine.close()
+            }
             await lane.stop()
             await stop(group)
             throw ServerStartError(description: "\(error)")
@@ -115,6 +118,10 @@ package final class StateServer: Sendable {
             do {
                 let catalog = try Catalog(
                     directory: configuration.dataDirectory, fileSystem: fileSystem, newServerID: randomServerID())
+                let remote = SnapshotStoreAddress(configuration.snapshotStore).map { address in
+                    RemoteSnapshots(
+                        address.open(fileSystem), engine: engine, catalog: catalog, fileSystem: fileSystem, time: time)
+                }
                 let registry = TreeRegistry(
                     engine: engine, storesAtStart: Set(catalog.current.stores.map(\.name)),
                     idleTreeMilliseconds: configuration.idleTreeMilliseconds, time: time,
@@ -122,7 +129,8 @@ package final class StateServer: Sendable {
                 return .success(
                     ServerCore(
                         engine: engine, catalog: catalog, registry: registry, time: time, logger: logger,
-                        lane: lane, requestCounters: (0..<configuration.eventLoops).map { _ in RequestCounters() }))
+                        lane: lane, requestCounters: (0..<configuration.eventLoops).map { _ in RequestCounters() },
+                        remote: remote))
             } catch {
                 engine.close()
                 throw error
@@ -150,7 +158,10 @@ package final class StateServer: Sendable {
         await admin?.close()
         await core.registry.closeAll()
         // nil only when the lane was stopped, which happens below.
-        _ = await core.lane.run { [core] in core.engine.close() }
+        _ = await core.lane.run { [core] in
+            core.remote?.stop()
+            core.engine.close()
+        }
         await core.lane.stop()
         await core.disk.stop()
         await stop(group)
@@ -166,6 +177,17 @@ package final class StateServer: Sendable {
 
     /// Takes what the files of certificate and tokens say now, as it also does by itself from time to time. Blocks.
     package func reloadSecurity() { security.reload(certificate: true, tokens: true) }
+
+    /// What went to the snapshot store; nil without one.
+    package var uploads: UploadStatus? { core.remote?.uploads.status }
+
+    /// Returns when the snapshot can be had from the store; false when it was released first, or there is no store.
+    package func uploaded(_ handle: String) async -> Bool {
+        guard let remote = core.remote else { return false }
+        return await withCheckedContinuation { continuation in
+            remote.uploads.whenComplete(handle) { continuation.resume(returning: $0) }
+        }
+    }
 
     /// Trees that are open now.
     package var openTreeCount: Int { core.registry.openTreeCount }

@@ -50,6 +50,7 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: "Request bytes that may be outstanding on a connection.") var connectionBytesMax: String?
     @Option(help: "Longest wait for requests in flight when stopping.") var drain: String?
     @Option(help: "How long a tree stays open without a connection.") var idleTree: String?
+    @Option(help: "Where snapshots are uploaded to: file:///PATH.") var snapshotStore: String?
     @Option(help: "Least level that is logged to stderr.") var logLevel: String?
 
     /// Key and texts of every flag that was given, for the loader.
@@ -65,7 +66,7 @@ struct ServeCommand: AsyncParsableCommand {
             ("compaction_bytes_per_second", compactionBytesPerSecond), ("value_file_bytes", valueFileBytes),
             ("frame_bytes_max", frameBytesMax),
             ("connection_requests_max", connectionRequestsMax), ("connection_bytes_max", connectionBytesMax),
-            ("drain", drain), ("idle_tree", idleTree), ("log_level", logLevel),
+            ("drain", drain), ("idle_tree", idleTree), ("snapshot_store", snapshotStore), ("log_level", logLevel),
         ]
         return [("listen", listen)] + single.map { ($0.0, $0.1.map { [$0] } ?? []) }
     }

@@ -85,6 +85,28 @@ enum PrometheusText {
         page.counter(
             "cistern_checkpoint_microseconds_total", "Time from request to answer, of all of them together.",
             [([], sums.microseconds)])
+        if let uploads = status.uploads { Self.uploads(uploads, &page) }
+    }
+
+    private static func uploads(_ uploads: UploadStatus, _ page: inout MetricPage) {
+        page.gauge(
+            "cistern_snapshot_store_snapshots", "Snapshots of this server, by whether the store has them whole.",
+            [
+                ([("state", "complete")], Double(uploads.complete)), ([("state", "pending")], Double(uploads.pending)),
+            ])
+        page.gauge(
+            "cistern_snapshot_store_pending_bytes", "What is left of the upload under way.",
+            [([], Double(uploads.pendingBytes))])
+        if uploads.lastCompleteMilliseconds > 0 {
+            page.gauge(
+                "cistern_snapshot_store_last_complete_seconds", "When the last upload was complete, since 1970.",
+                [([], Double(uploads.lastCompleteMilliseconds) / 1000)])
+        }
+        page.counter("cistern_snapshot_store_uploads_total", "Snapshots uploaded.", [([], uploads.uploads)])
+        page.counter(
+            "cistern_snapshot_store_uploaded_bytes_total", "Bytes of files put.", [([], uploads.uploadedBytes)])
+        page.counter(
+            "cistern_snapshot_store_failures_total", "Steps that failed and are tried again.", [([], uploads.failures)])
     }
 
     private static func trees(_ stores: [StoreSums], _ page: inout MetricPage) {

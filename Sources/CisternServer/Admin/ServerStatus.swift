@@ -43,6 +43,8 @@ package struct ServerStatus: Sendable {
     package var securityReloadsFailed: UInt64 = 0
     package var checkpoints: [CheckpointPart] = []
     package var checkpointSums = CheckpointHistory.Sums()
+    /// nil without a snapshot store.
+    package var uploads: UploadStatus?
 
     package init() {}
 }
@@ -63,6 +65,7 @@ extension ServerCore {
         for counters in requestCounters { counters.add(to: &status.requests) }
         status.checkpoints = checkpoints.parts
         status.checkpointSums = checkpoints.sums
+        status.uploads = remote?.uploads.status
         return status
     }
 }

@@ -20,6 +20,7 @@ enum StatusJSON {
             ("requests", requests(status.requests)),
             ("trees", array(status.trees.map(tree))),
             ("checkpoints", array(status.checkpoints.map(checkpoint))),
+            ("snapshotStore", status.uploads.map(uploads) ?? "null"),
         ]) + "\n"
     }
 
@@ -87,6 +88,16 @@ enum StatusJSON {
             ("compactionBlockedCause", optional(tree.compactionBlockedCause)),
             ("openMicroseconds", "\(tree.openMicroseconds)"),
         ]
+    }
+
+    private static func uploads(_ uploads: UploadStatus) -> String {
+        object([
+            ("complete", "\(uploads.complete)"), ("pending", "\(uploads.pending)"),
+            ("pendingBytes", "\(uploads.pendingBytes)"), ("uploads", "\(uploads.uploads)"),
+            ("uploadedBytes", "\(uploads.uploadedBytes)"),
+            ("lastCompleteMilliseconds", "\(uploads.lastCompleteMilliseconds)"), ("failures", "\(uploads.failures)"),
+            ("error", optional(uploads.error)),
+        ])
     }
 
     private static func checkpoint(_ part: CheckpointPart) -> String {

@@ -106,6 +106,21 @@ enum StatusPage {
             <h2>Checkpoints <small>\(HumanText.count(sums.taken)) parts taken, \(HumanText.count(sums.failed)) failed, \
             \(HumanText.duration(microseconds: mean)) on average</small></h2>
             \(status.checkpoints.isEmpty ? "<p>None yet.</p>" : StatusPicture.checkpoints(status.checkpoints))
+            \(status.uploads.map { uploads($0, nowMilliseconds: status.nowMilliseconds) } ?? "")
+            """
+    }
+
+    private static func uploads(_ uploads: UploadStatus, nowMilliseconds: UInt64) -> String {
+        let last =
+            uploads.lastCompleteMilliseconds == 0
+            ? "none since the start"
+            : HumanText.duration(
+                microseconds: (max(nowMilliseconds, uploads.lastCompleteMilliseconds) - uploads.lastCompleteMilliseconds)
+                    * 1000) + " ago"
+        let error = uploads.error.map { "<br><b class=\"problems\">\(HumanText.escaped($0))</b>" } ?? ""
+        return """
+            <p>Snapshot store: \(HumanText.count(UInt64(uploads.complete))) complete, \(HumanText.count(UInt64(uploads.pending))) \
+            pending with \(HumanText.bytes(uploads.pendingBytes)) to go; last complete: \(last)\(error)</p>
             """
     }
 

@@ -87,6 +87,7 @@ package enum CatalogRefusal: Error, Equatable, Sendable {
     case unknownState(store: String, id: UInt32)
     case unknownDictionary(store: String, id: UInt32)
     case limit(what: String, max: Int)
+    case idsDiffer(store: String, what: String, here: String, there: String)
 
     package var sentence: String {
         switch self {
@@ -101,6 +102,9 @@ package enum CatalogRefusal: Error, Equatable, Sendable {
             "state \"\(state)\" of store \"\(store)\" is registered as \(stored), not as \(asked): use another name"
         case .unknownState(let store, let id): "store \"\(store)\" has no state \(id): register it first"
         case .unknownDictionary(let store, let id): "store \"\(store)\" has no dictionary \(id)"
+        case .idsDiffer(let store, let what, let here, let there):
+            "\(what) of store \"\(store)\" is \"\(here)\" here and \"\(there)\" where the snapshot was taken: restore under a store "
+                + "name that is new here, or on the server it is from"
         case .limit(let what, let max): "\(what) is beyond the limit of \(max)"
         }
     }
@@ -140,6 +144,35 @@ package struct CatalogState: Equatable, Sendable {
         let made = CatalogStore(name: name, keyGroupCount: keyGroupCount)
         stores.append(made)
         return made
+    }
+
+    /// What a store was elsewhere, for a snapshot from there: its ids are in the snapshot's keys and values, so they must be free
+    /// here or mean the same. What both have stays as it is here.
+    package mutating func adopt(_ other: CatalogStore) throws(CatalogRefusal) {
+        let known = try ensureStore(other.name, keyGroupCount: other.keyGroupCount)
+        for (mine, theirs) in zip(known.states, other.states) where mine.name != theirs.name {
+            throw .idsDiffer(store: other.name, what: "state \(mine.id)", here: mine.name, there: theirs.name)
+        }
+        for (mine, theirs) in zip(known.dictionaries, other.dictionaries)
+        where mine.bytes != theirs.bytes || mine.stateID != theirs.stateID {
+            throw .idsDiffer(store: other.name, what: "dictionary \(mine.id)", here: "another one", there: "one")
+        }
+        for state in other.states {
+            let isKnown = known.states.contains { $0.name == state.name }
+            let entry = try register(
+                store: other.name, state: state.name, kind: state.kind,
+                ttlMilliseconds: isKnown ? known.states[Int(state.id) - 1].ttlMilliseconds : state.ttlMilliseconds)
+            guard entry.id == state.id else {
+                throw .idsDiffer(store: other.name, what: "state \(state.id)", here: entry.name, there: state.name)
+            }
+        }
+        for dictionary in other.dictionaries {
+            let id = try addDictionary(
+                store: other.name, stateID: UInt32(dictionary.stateID), bytes: dictionary.bytes)
+            guard id == dictionary.id else {
+                throw .idsDiffer(store: other.name, what: "dictionary \(dictionary.id)", here: "\(id)", there: "one")
+            }
+        }
     }
 
     /// The state's entry: a known name of the same kind keeps its id, its TTL follows the newest registration.

@@ -44,6 +44,8 @@ package struct ServerConfiguration: Equatable, Sendable {
     package var drainMilliseconds = 10_000
     package var idleTreeMilliseconds = 60_000
     package var logLevel = "info"
+    /// Empty: snapshots stay in the data directory.
+    package var snapshotStore = ""
 
     package init() {}
 
@@ -52,7 +54,19 @@ package struct ServerConfiguration: Equatable, Sendable {
         if dataDirectory.isEmpty {
             return "no data directory is given: set it with --data DIR, CISTERN_DATA or \"data = DIR\" in the file"
         }
-        return securityProblem() ?? listenProblem() ?? adminProblem() ?? sizesProblem()
+        return securityProblem() ?? listenProblem() ?? adminProblem() ?? storeProblem() ?? sizesProblem()
+    }
+
+    private func storeProblem() -> String? {
+        if snapshotStore.isEmpty { return nil }
+        guard let address = SnapshotStoreAddress(snapshotStore) else {
+            return "snapshot_store \"\(snapshotStore)\" is not file:///PATH, without / at its end"
+        }
+        if case .directory(let path) = address, path == dataDirectory || path.hasPrefix(dataDirectory + "/") {
+            return
+                "snapshot_store \"\(snapshotStore)\" is in the data directory: what destroys the one would destroy the other"
+        }
+        return nil
     }
 
     private func securityProblem() -> String? {

@@ -19,6 +19,7 @@ package struct ServerOption: Sendable {
         case bytes
         case duration
         case choice
+        case url
     }
 
     package var flag: String { "--" + key.replacing("_", with: "-") }
@@ -37,6 +38,7 @@ package struct ServerOption: Sendable {
         case .bytes: "a number of bytes such as 65536, 64KiB, 16MiB or 1GiB (\(summary))"
         case .duration: "a duration such as 500ms, 10s or 2m (\(summary))"
         case .choice: summary
+        case .url: "file:///PATH"
         }
     }
 }
@@ -146,6 +148,15 @@ extension ServerOption {
         .duration(
             "idle_tree", \.idleTreeMilliseconds, 0...86_400_000,
             "how long a tree stays open without a connection, up to 24h"),
+        ServerOption(
+            key: "snapshot_store", kind: .url,
+            summary:
+                "where snapshots are uploaded to in the background and restored from: file:///PATH; empty for nowhere",
+            text: { $0.snapshotStore },
+            apply: { configuration, text in
+                configuration.snapshotStore = text
+                return true
+            }),
         ServerOption(
             key: "log_level", kind: .choice,
             summary: "least level that is logged to stderr: trace, debug, info, notice, warning, error or critical",

@@ -42,13 +42,17 @@ extension ServerSession {
             case .failure(let error): return .failure(error)
             case .success(let known): store = known
             }
+            if let refusal = await core.bring(message.restore, of: store.name, attempt: attempt) {
+                return .failure(refusal)
+            }
             let snapshots: [SnapshotReference]
             switch await core.references(message.restore, store: store.name, range: request.range, attempt: attempt) {
             case .failure(let error): return .failure(error)
             case .success(let found): snapshots = found
             }
             let result = await core.registry.attach(
-                request, store: store, from: snapshots, for: attachment, attempt: attempt)
+                request, store: core.catalog.store(named: store.name) ?? store, from: snapshots, for: attachment,
+                attempt: attempt)
             return result.map { attached in
                 ControlMessage.encode(
                     AttachAnswer.make(attached, handle, core.catalog.store(named: store.name) ?? store))
@@ -250,6 +254,7 @@ extension ServerSession {
         // Answered when the records are gone, so that what was released does not come back after a crash; their files go in
         // the background.
         core.engine.releaseSnapshots(message.handles) { [self] released in
+            core.remote?.uploads.released(message.handles)
             let reply = Cistern_V1_ReleaseSnapshotReply.with { $0.released = UInt32(clamping: released) }
             executor.execute { self.answer(header, ControlMessage.encode(reply)) }
         }
@@ -361,6 +366,7 @@ extension ServerCore {
             case .success(let info): (info, nil)
             case .failure(let error): (nil, "\(error)")
             }
+        if let info { remote?.uploads.taken(info.handle) }
         checkpoints.record(
             CheckpointPart(
                 store: tree.store, keyGroups: "\(tree.range)", checkpoint: checkpoint,

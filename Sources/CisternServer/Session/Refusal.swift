@@ -62,7 +62,7 @@ package struct Refusal: Error, Equatable, Sendable {
         switch refusal {
         case .invalidName, .limit: .limitExceeded
         case .unknownStore: .noSuchStore
-        case .keyGroupCountDiffers, .stateKindDiffers, .unknownState: .stateMismatch
+        case .keyGroupCountDiffers, .stateKindDiffers, .unknownState, .idsDiffer: .stateMismatch
         case .unknownDictionary: .noSuchDictionary
         }
     }

@@ -17,13 +17,16 @@ package final class ServerCore: Sendable {
     /// One an event loop.
     package let requestCounters: [RequestCounters]
     package let checkpoints = CheckpointHistory()
+    /// nil: snapshots stay in the data directory.
+    package let remote: RemoteSnapshots?
     /// Set once, when the server drains. Relaxed: a session that sees it late takes one more attach, which is then closed.
     private let draining = Atomic(false)
 
     package init(
         engine: Engine, catalog: Catalog, registry: TreeRegistry, time: any TimeSource, logger: Logger,
-        lane: BlockingLane, requestCounters: [RequestCounters]
+        lane: BlockingLane, requestCounters: [RequestCounters], remote: RemoteSnapshots? = nil
     ) {
+        self.remote = remote
         self.engine = engine
         self.catalog = catalog
         self.registry = registry

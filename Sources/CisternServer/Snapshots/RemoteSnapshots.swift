@@ -1,0 +1,111 @@
+// A server's snapshot store: what is uploaded to it and what is brought from it.
+
+package import CisternFileSystem
+package import CisternLSM
+package import CisternPrimitives
+package import CisternSnapshotStore
+internal import CisternWire
+
+package final class RemoteSnapshots: Sendable {
+    package let store: any SnapshotStore
+    package let uploads: SnapshotUploads
+    package let fetch: SnapshotFetch
+
+    package init(
+        _ store: any SnapshotStore, engine: Engine, catalog: Catalog, fileSystem: any FileSystem, time: any TimeSource
+    ) {
+        self.store = store
+        var random = SystemRandomNumberGenerator()
+        uploads = SnapshotUploads(
+            store: store, namespace: catalog.serverID, engine: engine, fileSystem: fileSystem,
+            lane: SerialThread(name: "cistern-upload"), time: time, nonce: random.next()
+        ) { [catalog] name in
+            let current = catalog.current
+            var single = CatalogState(serverID: current.serverID)
+            single.stores = current.stores.filter { $0.name == name }
+            return CatalogFormat.encode(single)
+        }
+        fetch = SnapshotFetch(
+            store: store, engine: engine, fileSystem: fileSystem, lane: SerialThread(name: "cistern-fetch"))
+    }
+
+    /// Waits for what runs. Before the engine is closed.
+    package func stop() {
+        uploads.stop()
+        fetch.stop()
+    }
+
+    func bring(_ handle: String) async -> Result<FetchedSnapshot, SnapshotFetchError> {
+        await withCheckedContinuation { continuation in
+            fetch.bring(handle) { continuation.resume(returning: $0) }
+        }
+    }
+}
+
+/// Where a setting says that snapshots go.
+package enum SnapshotStoreAddress: Equatable, Sendable {
+    case directory(String)
+
+    /// nil when it is none.
+    package init?(_ text: String) {
+        guard text.hasPrefix("file:///"), text.utf8.count > 8, !text.hasSuffix("/") else { return nil }
+        self = .directory(String(text.dropFirst(7)))
+    }
+
+    package func open(_ fileSystem: any FileSystem) -> any SnapshotStore {
+        switch self {
+        case .directory(let path): DirectorySnapshotStore(path, fileSystem: fileSystem)
+        }
+    }
+}
+
+extension ServerCore {
+    /// Makes snapshots that are only in the store ones of this server, with the states and dictionaries they need.
+    /// Handles of another store are left to whoever looks for them here: the writer may have no right to that store.
+    func bring(_ handles: [String], of store: String, attempt: String) async -> Refusal? {
+        guard let remote else { return nil }
+        for handle in handles where handle.hasPrefix(store + "/") && engine.snapshotRecord(handle) == nil {
+            let fetched: FetchedSnapshot
+            switch await remote.bring(handle) {
+            case .success(let found): fetched = found
+            case .failure(let error): return Refusal(error, attempt: attempt)
+            }
+            remote.uploads.taken(handle)
+            guard let bytes = fetched.catalog else { continue }
+            let adopted = await adopt(bytes, of: handle, location: remote.store.location, attempt: attempt)
+            if case .failure(let refusal) = adopted {
+                engine.releaseSnapshots([handle]) { [remote] _ in remote.uploads.released([handle]) }
+                return refusal
+            }
+        }
+        return nil
+    }
+
+    private func adopt(
+        _ bytes: [UInt8], of handle: String, location: String, attempt: String
+    ) async -> Result<Void, Refusal> {
+        do throws(CorruptionError) {
+            let brought = try CatalogFormat.decode(bytes, source: "the catalog with snapshot \(handle) in \(location)")
+            for store in brought.stores {
+                let result = await change(attempt: attempt) { state throws(CatalogRefusal) in try state.adopt(store) }
+                if case .failure(let refusal) = result { return .failure(refusal) }
+            }
+            return .success(())
+        } catch {
+            return .failure(Refusal(CatalogError.corruption(error), attempt: attempt))
+        }
+    }
+}
+
+extension Refusal {
+    init(_ error: SnapshotFetchError, attempt: String) {
+        switch error {
+        case .engine(let error): self.init(error, attempt: attempt)
+        case .unknown: self.init(.noSuchSnapshot, "\(attempt): \(error), nor in the data directory; it was released")
+        case .damaged: self.init(.corruption, "\(attempt): \(error)")
+        case .store:
+            self.init(
+                .internalError, "\(attempt): \(error); see that the snapshot store can be reached, then try again")
+        }
+    }
+}

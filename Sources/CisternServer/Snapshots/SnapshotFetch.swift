@@ -1,0 +1,255 @@
+// Brings snapshots from a snapshot store into a data directory, for a restore on a server that does not have them.
+//
+//   manifest found ─► pieces read, checked and laid into DIR/import in the layout of a data directory ─► Engine.importSnapshot ─►
+//   DIR/import emptied
+//
+// One snapshot after the other, on one lane: when several workers of a job ask for the same ones, the first brings them. A crash
+// leaves what is in DIR/import, which the next start removes.
+
+package import CisternFileSystem
+package import CisternLSM
+package import CisternPrimitives
+package import CisternSnapshotStore
+internal import Synchronization
+
+package enum SnapshotFetchError: Error, Sendable, CustomStringConvertible {
+    case store(SnapshotStoreError)
+    case unknown(handle: String, location: String)
+    /// The store has it, and not as it should be.
+    case damaged(object: String, location: String, detail: String)
+    case engine(EngineError)
+
+    package var description: String {
+        switch self {
+        case .store(let error): "\(error)"
+        case .unknown(let handle, let location): "there is no snapshot \"\(handle)\" in \(location)"
+        case .damaged(let object, let location, let detail):
+            "\(object) in \(location) is damaged: \(detail); restore from another snapshot"
+        case .engine(let error): "\(error)"
+        }
+    }
+}
+
+/// A snapshot that has been brought.
+package struct FetchedSnapshot: Sendable {
+    package let info: SnapshotInfo
+    /// The catalog file of its store; nil when the snapshot was here already.
+    package let catalog: [UInt8]?
+    package let fetchedBytes: UInt64
+}
+
+/// A manifest and whose it is.
+package struct FoundManifest: Sendable {
+    package let namespace: String
+    package let manifest: StoredSnapshot
+    package let record: SnapshotRecord
+}
+
+package final class SnapshotFetch: Sendable {
+    package static let directoryName = "import"
+
+    private let store: any SnapshotStore
+    private let engine: Engine
+    private let fileSystem: any FileSystem
+    private let lane: any BackgroundLane
+    private let root: String
+    private let nextNumber = Atomic<UInt64>(1)
+    private let queue = Mutex<[Request]>([])
+
+    /// - Parameter lane: this object's alone; it stops it.
+    package init(store: any SnapshotStore, engine: Engine, fileSystem: any FileSystem, lane: any BackgroundLane) {
+        self.store = store
+        self.engine = engine
+        self.fileSystem = fileSystem
+        self.lane = lane
+        root = engine.options.directory + "/" + SnapshotFetch.directoryName
+        lane.submit { [self] in removeStaged(root) }
+    }
+
+    /// Makes a snapshot of the store one of the data directory.
+    /// - Parameters:
+    ///   - name: the store of stream state it is to be of, for a fork; nil: the one it is of.
+    ///   - completion: on a background thread, when it is durable here.
+    package func bring(
+        _ handle: String, as name: String? = nil,
+        completion: @escaping @Sendable (Result<FetchedSnapshot, SnapshotFetchError>) -> Void
+    ) {
+        let isFirst = queue.withLock { queue in
+            queue.append(Request(handle: handle, name: name, completion: completion))
+            return queue.count == 1
+        }
+        if isFirst { lane.submit { [self] in runFirst() } }
+    }
+
+    private struct Request: Sendable {
+        let handle: String
+        let name: String?
+        let completion: @Sendable (Result<FetchedSnapshot, SnapshotFetchError>) -> Void
+    }
+
+    /// The first one stays there until it is answered.
+    private func runFirst() {
+        guard let request = queue.withLock({ $0.first }) else { return }
+        if request.name == nil, let known = engine.snapshotRecord(request.handle) {
+            return finish(request, .success(FetchedSnapshot(info: known.info, catalog: nil, fetchedBytes: 0)))
+        }
+        let place = root + "/\(nextNumber.add(1, ordering: .relaxed).oldValue)"
+        do throws(SnapshotFetchError) {
+            let found = try SnapshotFetch.find(request.handle, in: store)
+            try lay(found, in: place)
+            engine.importSnapshot(found.record, from: place, as: request.name) { [self] result in
+                lane.submit { [self] in
+                    removeStaged(place)
+                    let fetched = result.map { info in
+                        FetchedSnapshot(
+                            info: info, catalog: found.manifest.catalog, fetchedBytes: found.manifest.bytes)
+                    }
+                    finish(request, fetched.mapError { .engine($0) })
+                }
+            }
+        } catch {
+            removeStaged(place)
+            finish(request, .failure(error))
+        }
+    }
+
+    private func finish(_ request: Request, _ result: Result<FetchedSnapshot, SnapshotFetchError>) {
+        let isLast = queue.withLock { queue in
+            queue.removeFirst()
+            return queue.isEmpty
+        }
+        request.completion(result)
+        if !isLast { lane.submit { [self] in runFirst() } }
+    }
+
+    /// What was asked for and not answered is answered with an error.
+    package func stop() {
+        lane.stop()
+        let left = queue.withLock { queue in
+            let left = queue
+            queue = []
+            return left
+        }
+        for request in left { request.completion(.failure(.engine(.closed(tree: request.handle)))) }
+    }
+
+    /// The manifest of a handle, whoever's it is. Blocks.
+    package static func find(
+        _ handle: String, in store: any SnapshotStore
+    ) throws(SnapshotFetchError) -> FoundManifest {
+        let objects = try inStore { () throws(SnapshotStoreError) in try store.list(StoreLayout.snapshots) }
+        for object in objects {
+            guard let namespace = StoreLayout.namespace(ofManifest: object.name),
+                object.name == StoreLayout.manifest(handle, in: namespace),
+                let bytes = try inStore({ () throws(SnapshotStoreError) in
+                    try store.get(object.name, limit: StoredSnapshot.bytesMax)
+                })
+            else { continue }
+            let found = try read(bytes, object.name, namespace, store.location).get()
+            if found.manifest.handle == handle { return found }
+        }
+        throw .unknown(handle: handle, location: store.location)
+    }
+
+    private static func inStore<Value>(
+        _ body: () throws(SnapshotStoreError) -> Value
+    ) throws(SnapshotFetchError) -> Value {
+        do throws(SnapshotStoreError) { return try body() } catch { throw .store(error) }
+    }
+
+    /// Reads a manifest and the record in it, which must name the same files.
+    package static func read(
+        _ bytes: [UInt8], _ name: String, _ namespace: String, _ location: String
+    ) -> Result<FoundManifest, SnapshotFetchError> {
+        func damaged(_ detail: String) -> Result<FoundManifest, SnapshotFetchError> {
+            .failure(.damaged(object: name, location: location, detail: detail))
+        }
+        let manifest: StoredSnapshot
+        do throws(StoredSnapshotDamage) {
+            manifest = try StoredSnapshot.decode(bytes)
+        } catch {
+            return damaged("byte \(error.offset): \(error.detail)")
+        }
+        do throws(EngineError) {
+            let record = try SnapshotFormat.decode(manifest.record, path: name)
+            let named = manifest.files.map { UploadLedger.FileKey($0) }
+            guard Set(named) == Set(record.files.map { UploadLedger.FileKey($0) }), record.handle == manifest.handle,
+                Set(named).count == named.count
+            else { return damaged("the manifest does not name the files of the snapshot it has") }
+            return .success(FoundManifest(namespace: namespace, manifest: manifest, record: record))
+        } catch {
+            return damaged("\(error)")
+        }
+    }
+
+    /// A piece's bytes, checked. Blocks.
+    package static func piece(
+        _ piece: StoredPiece, of namespace: String, in store: any SnapshotStore
+    ) throws(SnapshotFetchError) -> [UInt8] {
+        let name = StoreLayout.piece(piece.name, in: namespace)
+        let bytes = try inStore { () throws(SnapshotStoreError) in
+            try store.get(name, limit: Int(StoredPiece.bytesMax))
+        }
+        guard let bytes else {
+            throw .damaged(object: name, location: store.location, detail: "the object is missing")
+        }
+        guard bytes.count == Int(piece.bytes) else {
+            throw .damaged(
+                object: name, location: store.location,
+                detail: "it has \(bytes.count) bytes, and the manifest says \(piece.bytes)")
+        }
+        let sum = CRC32C.checksum(bytes)
+        guard sum == piece.checksum else {
+            throw .damaged(
+                object: name, location: store.location,
+                detail: "its checksum is \(sum), and the manifest says \(piece.checksum)")
+        }
+        return bytes
+    }
+
+    // MARK: Files
+
+    private func lay(_ found: FoundManifest, in place: String) throws(SnapshotFetchError) {
+        for file in found.manifest.files {
+            guard let kind = SnapshotFile.Kind(rawValue: file.kind) else {
+                throw .damaged(
+                    object: StoreLayout.manifest(found.manifest.handle, in: found.namespace), location: store.location,
+                    detail: "a file is of kind \(file.kind), which this program does not know")
+            }
+            let target = SnapshotFile(kind: kind, tree: file.tree, number: file.number, bytes: file.bytes)
+            let output = try staging { () throws(FileError) in
+                try fileSystem.createDirectory(target.directory(place))
+                return try fileSystem.createAppend(target.path(place))
+            }
+            defer { output.close() }
+            for piece in file.pieces {
+                let bytes = try SnapshotFetch.piece(piece, of: found.namespace, in: store)
+                try staging { () throws(FileError) in
+                    try output.append(bytes)
+                    output.startWriteback()
+                }
+            }
+            // Durable before a record refers to it.
+            try staging { () throws(FileError) in try output.sync() }
+        }
+    }
+
+    private func staging<Value>(_ body: () throws(FileError) -> Value) throws(SnapshotFetchError) -> Value {
+        do throws(FileError) { return try body() } catch { throw .engine(.file(error)) }
+    }
+
+    /// Removes a directory with everything in it. What cannot be removed is, at the next start.
+    private func removeStaged(_ directory: String) {
+        do throws(FileError) {
+            guard try fileSystem.exists(directory) else { return }
+            for name in try fileSystem.list(directory) {
+                let path = directory + "/" + name
+                // A directory that is not empty cannot be removed, and a file can.
+                do throws(FileError) { try fileSystem.remove(path) } catch { removeStaged(path) }
+            }
+            try fileSystem.remove(directory)
+        } catch {
+            return
+        }
+    }
+}

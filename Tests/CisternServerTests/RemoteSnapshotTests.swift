@@ -1,0 +1,113 @@
+// A job whose server is gone with its disk goes on at another server, from the snapshot store.
+
+import CisternFileSystem
+import CisternServer
+import CisternTestKit
+import CisternTransport
+import CisternWire
+import CisternWireMessages
+import SwiftProtobuf
+import Testing
+
+@Suite struct RemoteSnapshotTests {
+    private func start(_ files: any FileSystem, _ directory: String) async throws -> ServerHarness {
+        try await ServerHarness.start(files, directory: directory) { $0.snapshotStore = "file:///backup" }
+    }
+
+    private func register(_ tree: TestTree, _ name: String) async throws -> UInt32 {
+        let message = Cistern_V1_RegisterState.with {
+            $0.state = Cistern_V1_StateDescriptor.with {
+                $0.name = name
+                $0.kind = .value
+            }
+        }
+        return try await tree.client.request(
+            .registerState, tree: tree.handle, message, Cistern_V1_RegisterStateReply.self
+        ).state.id
+    }
+
+    private func snapshot(_ tree: TestTree, _ checkpoint: UInt64, sequence: UInt64) async throws -> String {
+        let message = Cistern_V1_Snapshot.with {
+            $0.epoch = tree.epoch
+            $0.checkpoint = checkpoint
+            $0.sequence = sequence
+        }
+        return try await tree.client.request(
+            .snapshot, tree: tree.handle, message, Cistern_V1_SnapshotReply.self
+        ).handle
+    }
+
+    @Test func aJobGoesOnAtAnotherServerWithItsStatesAndEntries() async throws {
+        let files = MemoryFileSystem()
+        let first = try await start(files, "/first")
+        var client = try await first.connect()
+        let left = try await client.attach(0, 3)
+        let right = try await client.attach(4, 7)
+        #expect(try await register(left, "count") == 1)
+        #expect(try await register(left, "last") == 2)
+        try await left.write(1, [.put(1, 1, "one"), .put(3, 3, "three")])
+        try await right.write(1, [.put(5, 5, "five")])
+        let handles = [
+            try await snapshot(left, 1, sequence: 1), try await snapshot(right, 1, sequence: 1),
+        ]
+        try await left.write(2, [.put(1, 1, "after the checkpoint")])
+        for handle in handles { #expect(await first.server.uploaded(handle)) }
+        #expect(first.server.uploads?.complete == 2)
+        await first.server.shutdown()
+
+        let second = try await start(files, "/second")
+        client = try await second.connect()
+        // At another parallelism, by a worker that attaches to a server which has never heard of the store.
+        let whole = try await client.attach(0, 7, epoch: 2, restoring: handles)
+        #expect(whole.reply.states.map(\.name) == ["count", "last"])
+        let keys = [testKey(1, 1), testKey(3, 3), testKey(5, 5)]
+        #expect(try await whole.get(keys) == ["one", "three", "five"])
+        #expect(try await register(whole, "last") == 2)
+        // What was brought is the second server's now, in the store too.
+        for handle in handles { #expect(await second.server.uploaded(handle)) }
+        #expect(try await client.release(handles) == 2)
+        let third = try await snapshot(whole, 2, sequence: 0)
+        #expect(await second.server.uploaded(third))
+        #expect(second.server.uploads?.complete == 1)
+        await second.server.shutdown()
+        #expect(!files.paths.contains { $0.hasPrefix("/second/import") })
+    }
+
+    @Test func statesThatMeanSomethingElseHereRefuseTheRestore() async throws {
+        let files = MemoryFileSystem()
+        let first = try await start(files, "/first")
+        var client = try await first.connect()
+        let tree = try await client.attach(0, 7)
+        _ = try await register(tree, "count")
+        try await tree.write(1, [.put(1, 1, "one")])
+        let handle = try await snapshot(tree, 1, sequence: 1)
+        #expect(await first.server.uploaded(handle))
+        await first.server.shutdown()
+
+        let second = try await start(files, "/second")
+        client = try await second.connect()
+        let other = try await client.attach(0, 7)
+        _ = try await register(other, "something else")
+        await #expect {
+            _ = try await client.attach(0, 7, epoch: 2, restoring: [handle])
+        } throws: { error in
+            "\(error)".contains("state 1 of store") && "\(error)".contains("something else")
+        }
+        #expect(try await client.snapshots().isEmpty)
+        await #expect {
+            _ = try await client.attach(0, 7, epoch: 2, restoring: ["orders/9/0-7/none"])
+        } throws: { "\($0)".contains("there is no snapshot") }
+        await second.server.shutdown()
+    }
+
+    @Test func aStoreInTheDataDirectoryIsRefused() {
+        var configuration = ServerConfiguration()
+        configuration.dataDirectory = "/data"
+        for bad in ["file:///data", "file:///data/backup", "file://x", "/data", "file:///backup/"] {
+            configuration.snapshotStore = bad
+            #expect(configuration.firstProblem()?.contains("snapshot_store") == true, "\(bad)")
+        }
+        configuration.snapshotStore = "file:///database"
+        #expect(configuration.firstProblem() == nil)
+    }
+}

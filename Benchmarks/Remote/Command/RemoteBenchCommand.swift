@@ -14,7 +14,8 @@ struct RemoteBenchCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "cistern-bench-remote",
         abstract: "Runs server and client beside Redis and embedded RocksDB, and writes a JSON object a line.",
-        subcommands: [RunCommand.self, MeasureCommand.self, ReportCommand.self], defaultSubcommand: RunCommand.self)
+        subcommands: [RunCommand.self, MeasureCommand.self, CheckpointCommand.self, ReportCommand.self],
+        defaultSubcommand: RunCommand.self)
 }
 
 struct RunCommand: AsyncParsableCommand {

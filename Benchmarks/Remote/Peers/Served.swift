@@ -22,7 +22,8 @@ final class Served {
     deinit { stop() }
 
     /// `cistern serve` of this build, with one event loop.
-    static func cistern(data: String, log: String) throws -> Served {
+    /// - Parameter options: further flags.
+    static func cistern(data: String, log: String, options: [String] = []) throws -> Served {
         let program = URL(fileURLWithPath: "/proc/self/exe").resolvingSymlinksInPath().deletingLastPathComponent()
             .appendingPathComponent("cistern").path
         let output = Pipe()
@@ -30,7 +31,7 @@ final class Served {
             [
                 program, "serve", "--data", data, "--listen", "127.0.0.1:0", "--log", log, "--event-loops", "1",
                 "--log-level", "error",
-            ], output: output)
+            ] + options, output: output)
         var text = ""
         while !text.contains("\n") {
             let bytes = output.fileHandleForReading.availableData
@@ -113,6 +114,15 @@ final class Served {
             return 0
         }
         return Double(now.tv_sec) * 1e9 + Double(now.tv_nsec)
+    }
+
+    /// Of the server, at this moment.
+    var residentBytes: Double {
+        let path = "/proc/\(process.processIdentifier)/statm"
+        guard let text = try? String(contentsOfFile: path, encoding: .utf8),
+            let pages = text.split(separator: " ").dropFirst().first.flatMap({ Double($0) })
+        else { return 0 }
+        return pages * Double(getpagesize())
     }
 
     /// Waits until the server has done next to nothing for a second and a half: what was written is merged.

@@ -115,7 +115,8 @@ let package = Package(
         .executableTarget(
             name: "cistern",
             dependencies: [
-                "CisternServer", "CisternTransport", "CisternLSM", "CisternFileSystem", "FlightsExample",
+                "CisternServer", "CisternTransport", "CisternLSM", "CisternFileSystem", "CisternSnapshotStore",
+                "FlightsExample",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],

@@ -240,7 +240,7 @@ private func listen(
     }
 }
 
-private func randomServerID() -> [UInt8] {
+func randomServerID() -> [UInt8] {
     var random = SystemRandomNumberGenerator()
     return (0..<CatalogState.serverIDBytes).map { _ in UInt8.random(in: .min ... .max, using: &random) }
 }

@@ -16,6 +16,8 @@ struct CisternCommand: AsyncParsableCommand {
             VerifyCommand.self,
             SnapshotsCommand.self,
             ScanCommand.self,
+            SnapshotCommand.self,
+            StateCommand.self,
             UpgradeCommand.self,
             TokenCommand.self,
             ExampleCommand.self,

@@ -14,7 +14,9 @@ struct SnapshotsCommand: ParsableCommand {
     @Argument(help: "A data directory.") var directory: String
     @Flag(help: "Print one JSON object.") var json = false
 
-    func run() throws {
+    func run() throws { try SnapshotsCommand.list(directory, json: json) }
+
+    static func list(_ directory: String, json: Bool) throws {
         let report: SnapshotReport
         do throws(EngineError) {
             report = try SnapshotReport(directory, fileSystem: PosixFileSystem())
@@ -36,18 +38,7 @@ struct ScanCommand: ParsableCommand {
             them; a key is shown without its key group and state. No server may have the directory open. Nothing is changed.
             """)
 
-    @Argument(help: "A data directory.") var directory: String
-    @Option(help: "Handle of a snapshot, as `cistern snapshots` lists it.") var snapshot: String
-    @Option(help: "Only entries of this named state.") var state: String?
-    @Option(help: "At most so many entries.") var limit = Int.max
+    @OptionGroup var options: ScanOptions
 
-    func run() throws {
-        do throws(EngineError) {
-            let report = try SnapshotReport(directory, fileSystem: PosixFileSystem())
-            defer { report.close() }
-            _ = try report.scan(snapshot, state: state, limit: limit) { print($0, terminator: "") }
-        } catch {
-            throw ValidationError(sentence(error))
-        }
-    }
+    func run() throws { try options.run(key: nil) }
 }

@@ -4,6 +4,7 @@
 // because each writes and syncs a file. The file is replaced by rename, so a crash leaves the old one or the new one.
 
 package import CisternFileSystem
+internal import CisternLSM
 package import CisternPrimitives
 internal import Synchronization
 
@@ -42,6 +43,19 @@ package final class Catalog: Sendable {
     /// For tools: what a directory's catalog says, nil when it has none.
     static func readIfPresent(_ path: String, _ fileSystem: any FileSystem) throws(CatalogError) -> CatalogState? {
         try exists(path, fileSystem) ? try read(path, fileSystem, bytesMax: CatalogLimits.fileBytesMax) : nil
+    }
+
+    /// As `readIfPresent`, with the engine's errors.
+    static func readForTools(_ directory: String, _ fileSystem: any FileSystem) throws(EngineError) -> CatalogState? {
+        do throws(CatalogError) {
+            return try readIfPresent(directory + "/" + fileName, fileSystem)
+        } catch {
+            switch error {
+            case .file(let failure): throw .file(failure)
+            case .corruption(let damage): throw .corruption(damage)
+            case .refused(let refusal): throw .unsupported(detail: refusal.sentence)
+            }
+        }
     }
 
     private static func exists(_ path: String, _ fileSystem: any FileSystem) throws(CatalogError) -> Bool {

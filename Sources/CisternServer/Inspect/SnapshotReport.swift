@@ -50,10 +50,11 @@ package struct SnapshotReport {
     /// Prints what was alive when the snapshot was taken.
     /// - Parameters:
     ///   - state: only of this named state.
+    ///   - keyPrefix: only of keys that begin so behind key group and state, hexadecimal.
     ///   - limit: so many entries at most.
     /// - Returns: the number of entries.
     package func scan(
-        _ handle: String, state: String?, limit: Int, emit: (String) -> Void
+        _ handle: String, state: String?, keyPrefix: String? = nil, limit: Int, emit: (String) -> Void
     ) throws(EngineError) -> Int {
         let view = try snapshots.open(handle)
         let names = try stateNames(view.info.identity.store)
@@ -71,6 +72,7 @@ package struct SnapshotReport {
             let key = unsafe Array(entry.key)
             let id = key.count >= 4 ? UInt16(key[2]) << 8 | UInt16(key[3]) : 0
             if let wanted, wanted != id { return true }
+            if let keyPrefix, !hexadecimal(key.dropFirst(4)).hasPrefix(keyPrefix) { return true }
             if count >= limit { return false }
             count += 1
             emit(SnapshotReport.line(key, unsafe Array(entry.value), entry.expiry, state: names[id], id: id))
@@ -91,16 +93,7 @@ package struct SnapshotReport {
 
     /// Names of states by id; none when the directory has no catalog.
     private func stateNames(_ store: String) throws(EngineError) -> [UInt16: String] {
-        let path = directory + "/" + Catalog.fileName
-        do throws(CatalogError) {
-            guard let state = try Catalog.readIfPresent(path, fileSystem)?.store(store) else { return [:] }
-            return Dictionary(state.states.map { ($0.id, $0.name) }) { first, _ in first }
-        } catch {
-            switch error {
-            case .file(let failure): throw .file(failure)
-            case .corruption(let damage): throw .corruption(damage)
-            case .refused(let refusal): throw .unsupported(detail: refusal.sentence)
-            }
-        }
+        guard let state = try Catalog.readForTools(directory, fileSystem)?.store(store) else { return [:] }
+        return Dictionary(state.states.map { ($0.id, $0.name) }) { first, _ in first }
     }
 }

@@ -1,0 +1,151 @@
+// What operators do with snapshots: list, check, export, fork, remove; and asking a running server.
+
+import CisternFileSystem
+import CisternLSM
+import CisternPrimitives
+import CisternServer
+import CisternSnapshotStore
+import CisternTestKit
+import CisternWire
+import CisternWireMessages
+import SwiftProtobuf
+import Testing
+
+@Suite struct StoreToolsTests {
+    private let files = MemoryFileSystem()
+
+    private func startServer(_ directory: String) async throws -> ServerHarness {
+        try await ServerHarness.start(files, directory: directory) {
+            $0.snapshotStore = "file:///backup"
+            $0.admin = "127.0.0.1:0"
+        }
+    }
+
+    private var tools: StoreTools { StoreTools(DirectorySnapshotStore("/backup", fileSystem: files)) }
+
+    /// A server that has uploaded a snapshot of one entry, and its handle.
+    private func serverWithSnapshot() async throws -> (ServerHarness, TestTree, String) {
+        let server = try await startServer("/first")
+        let tree = try await server.connect().attach(0, 7)
+        let state = Cistern_V1_RegisterState.with {
+            $0.state = Cistern_V1_StateDescriptor.with {
+                $0.name = "count"
+                $0.kind = .value
+            }
+        }
+        _ = try await tree.client.request(
+            .registerState, tree: tree.handle, state, Cistern_V1_RegisterStateReply.self)
+        try await tree.write(1, [.put(1, 1, "one")])
+        let message = Cistern_V1_Snapshot.with {
+            $0.epoch = 1
+            $0.checkpoint = 1
+            $0.sequence = 1
+        }
+        let handle = try await tree.client.request(
+            .snapshot, tree: tree.handle, message, Cistern_V1_SnapshotReply.self
+        ).handle
+        let isUploaded = await server.server.uploaded(handle)
+        #expect(isUploaded)
+        return (server, tree, handle)
+    }
+
+    @Test func anExportIsNotReachedByReleasesAndRestoresAnywhere() async throws {
+        let (server, tree, handle) = try await serverWithSnapshot()
+        let (found, faults) = try tools.list()
+        #expect(found.map(\.manifest.handle) == [handle] && faults.isEmpty)
+        try tools.export(found[0], to: tools, name: "weekly")
+        #expect(try tools.list().found.count == 2)
+        #expect(try await tree.client.release([handle]) == 1)
+        await server.server.shutdown()
+
+        // Whatever the first server had not deleted yet, it has at the next start.
+        let again = try await startServer("/first")
+        let second = try await startServer("/second")
+        let restored = try await second.connect().attach(0, 7, epoch: 2, restoring: [handle])
+        let values = try await restored.get([testKey(1, 1)])
+        #expect(values == ["one"])
+        let exported = try tools.select([handle], namespace: "weekly").found
+        #expect(try tools.verify(exported[0]).isEmpty)
+        #expect(try tools.remove(exported, of: "weekly") >= 2)
+        #expect(try tools.list().found.allSatisfy { $0.namespace != "weekly" })
+        #expect(throws: SnapshotFetchError.self) { try tools.select([handle], namespace: "weekly") }
+        await again.server.shutdown()
+        await second.server.shutdown()
+    }
+
+    @Test func whatIsDamagedInTheStoreIsNamed() async throws {
+        let (server, _, handle) = try await serverWithSnapshot()
+        await server.server.shutdown()
+        let piece = files.paths.first { $0.hasPrefix("/backup/files/") } ?? ""
+        var bytes = files.contents(piece) ?? []
+        bytes[bytes.count / 2] ^= 1
+        files.setContents(piece, bytes)
+        let snapshot = try tools.select([handle], namespace: nil).found[0]
+        let faults = try tools.verify(snapshot)
+        #expect(faults.count == 1)
+        #expect(faults.first.map { "\($0)".contains("files/") && "\($0)".contains("checksum") } == true)
+        let report = StoreReport.json([snapshot], faults)
+        #expect(report.contains("\"namespace\":") && report.contains("is damaged"))
+        // A manifest that cannot be read is told of, and keeps every piece of its namespace.
+        files.setContents("/backup/snapshots/\(snapshot.namespace)/x", [1])
+        #expect(try tools.list().faults.count == 1)
+        #expect(try tools.remove([snapshot], of: snapshot.namespace) == 1)
+        #expect(files.paths.contains(piece))
+    }
+
+    @Test func aForkBeginsWithTheStateAndGoesItsOwnWay() async throws {
+        let (server, _, handle) = try await serverWithSnapshot()
+        await server.server.shutdown()
+        // Within the directory, and into a new one from the store.
+        var forks: [(directory: String, handle: String)] = []
+        for directory in ["/first", "/fresh"] {
+            let forking = try DirectoryForks(directory, fileSystem: files)
+            forks.append((directory, try await forking.fork(handle, as: "trial", from: tools.store)))
+            forking.close()
+        }
+        for (directory, fork) in forks {
+            #expect(fork.hasPrefix("trial/1/0-7/"))
+            let started = try await startServer(directory)
+            let tree = try await started.connect().attach("trial", restoring: [fork])
+            #expect(tree.reply.states.map(\.name) == ["count"])
+            let values = try await tree.get([testKey(1, 1)])
+            #expect(values == ["one"])
+            try await tree.write(1, [.put(1, 1, "changed")])
+            await started.server.shutdown()
+        }
+        let again = try await startServer("/first")
+        let original = try await again.connect().attach(0, 7, epoch: 2)
+        let values = try await original.get([testKey(1, 1)])
+        #expect(values == ["one"])
+        await again.server.shutdown()
+        let releasing = try DirectoryForks("/first", fileSystem: files)
+        #expect(await releasing.release([forks[0].handle, "none"]) == 1)
+        releasing.close()
+    }
+
+    @Test func aToolReadsTheAdminPort() async throws {
+        let (server, _, _) = try await serverWithSnapshot()
+        let address = server.server.adminEndpoint.map { "\($0)" } ?? ""
+        let metrics = try await AdminClient.get("/metrics", from: address)
+        #expect(metrics.contains("cistern_snapshot_store_snapshots{state=\"complete\"} 1"))
+        #expect(try await AdminClient.get("/status.json", from: address).contains("\"snapshotStore\":{\"complete\":1"))
+        await #expect { _ = try await AdminClient.get("/none", from: address) } throws: { "\($0)".contains("404") }
+        await server.server.shutdown()
+        await #expect(throws: AdminClientError.self) { try await AdminClient.get("/metrics", from: address) }
+        await #expect(throws: AdminClientError.self) { try await AdminClient.get("/metrics", from: "nowhere") }
+    }
+
+    @Test func statesAndEntriesAreListedAndFound() async throws {
+        let (server, _, handle) = try await serverWithSnapshot()
+        await server.server.shutdown()
+        let states = try StateReport("/first", fileSystem: files)
+        #expect(states.text.contains("orders: 8 key groups") && states.json.contains("\"name\":\"count\""))
+        let report = try SnapshotReport("/first", fileSystem: files)
+        var lines: [String] = []
+        let key = hexadecimal(testKey(1, 1).dropFirst(4))
+        #expect(try report.scan(handle, state: "count", keyPrefix: key, limit: 5) { lines.append($0) } == 1)
+        #expect(try report.scan(handle, state: nil, keyPrefix: "ff", limit: 5) { lines.append($0) } == 0)
+        #expect(lines.count == 1 && lines[0].contains("\"state\":\"count\""))
+        report.close()
+    }
+}

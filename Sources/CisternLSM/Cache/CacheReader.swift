@@ -25,6 +25,9 @@ struct ReaderCell: ~Copyable {
     private let epoch: UnsafeMutablePointer<Atomic<UInt64>>
     /// Runs above the last one that look-ups asked and that did not end the search.
     private(set) var passes: UInt64 = 0
+    /// Marks of blocks that filters sent look-ups to for nothing, by hash; made at the first.
+    private var useless: [UInt32] = []
+    private static let uselessBits: UInt64 = 10
 
     package init(_ cache: BlockCache) {
         self.cache = cache
@@ -48,6 +51,17 @@ struct ReaderCell: ~Copyable {
     @inline(__always)
     func countHit() {
         unsafe cell.pointee.hits.store(cell.pointee.hits.load(ordering: .relaxed) &+ 1, ordering: .relaxed)
+    }
+
+    /// True when the block was useless lately too. Remembers it.
+    func wasUselessBefore(file: UInt64, offset: UInt64) -> Bool {
+        if useless.isEmpty { useless = Array(repeating: 0, count: 1 << Int(CacheReader.uselessBits)) }
+        let hash = (file &* 0x9E37_79B9_7F4A_7C15 ^ offset) &* 0xD6E8_FEB8_6659_FD93
+        let place = Int(truncatingIfNeeded: hash >> (64 - CacheReader.uselessBits))
+        let mark = UInt32(truncatingIfNeeded: hash >> 16) | 1
+        if useless[place] == mark { return true }
+        useless[place] = mark
+        return false
     }
 
     @inline(__always)

@@ -70,20 +70,55 @@ extension TableReader {
     func holdData(_ partition: Int, _ number: Int, _ handle: BlockHandle, _ reader: CacheReader) throws(EngineError)
         -> BlockHold
     {
-        let slot = unsafe slots.data(partition, number)
         while true {
-            reader.enter()
-            if let hold = unsafe pin(loadSlot(slot), reader) { return hold }
-            // Read to where it stays.
-            let (frame, isCached) = makeFrame(
-                CacheFrame.headerBytes + Int(handle.payloadBytes) + TableFormat.trailerBytes, .fill)
-            do throws(EngineError) { try loadData(handle, into: frame) } catch {
-                discard(frame, isCached)
-                throw error
+            if let hold = try holdDataOnce(partition, number, handle, reader, unless: { _ in false }) {
+                return hold
             }
-            let shown = DataColumns.word(frame)
-            if let hold = unsafe publish(frame, isCached, shown, slot, handle, isMetadata: false) { return hold }
         }
+    }
+
+    /// The same for a look-up of one key. A block that a filter sent here for nothing is not kept: it would take the place of one
+    /// that is of use, and the memory of a cache that is not full yet has to be made by the system first. Unless the
+    /// filter does so again soon, as when the same key is asked for.
+    /// - Returns: nil when the block does not have the key and was not in memory.
+    func holdData(
+        _ partition: Int, _ number: Int, _ handle: BlockHandle, _ reader: CacheReader, for key: UnsafeRawBufferPointer,
+        hash: UInt64
+    ) throws(EngineError) -> BlockHold? {
+        var isUseless = false
+        while !isUseless {
+            let hold = try holdDataOnce(partition, number, handle, reader) { columns in
+                isUseless =
+                    unsafe columns.find(key, hash: hash) == nil
+                    && !reader.wasUselessBefore(file: self.number, offset: handle.offset)
+                return isUseless
+            }
+            if let hold { return hold }
+        }
+        return nil
+    }
+
+    /// nil when another thread has published the block meanwhile, or when `isUseless` says so of what was read.
+    private func holdDataOnce(
+        _ partition: Int, _ number: Int, _ handle: BlockHandle, _ reader: CacheReader,
+        unless isUseless: (DataColumns) -> Bool
+    ) throws(EngineError) -> BlockHold? {
+        let slot = unsafe slots.data(partition, number)
+        reader.enter()
+        if let hold = unsafe pin(loadSlot(slot), reader) { return hold }
+        // Read to where it stays.
+        let (frame, isCached) = makeFrame(
+            CacheFrame.headerBytes + Int(handle.payloadBytes) + TableFormat.trailerBytes, .fill)
+        do throws(EngineError) { try loadData(handle, into: frame) } catch {
+            discard(frame, isCached)
+            throw error
+        }
+        if isUseless(DataColumns(frame)) {
+            discard(frame, isCached)
+            return nil
+        }
+        let shown = DataColumns.word(frame)
+        return unsafe publish(frame, isCached, shown, slot, handle, isMetadata: false)
     }
 
     /// The same when the block is in memory, which a walk asks first.

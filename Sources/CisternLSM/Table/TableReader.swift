@@ -157,7 +157,10 @@ package import CisternPrimitives
         defer { indexHold.release() }
         let index = IndexPartition(indexHold.frame)
         guard let number = unsafe index.block(for: key) else { return false }
-        let hold = try holdData(partition, number, index.handle(number), reader)
+        let handle = index.handle(number)
+        guard let hold = unsafe try holdData(partition, number, handle, reader, for: key, hash: hash) else {
+            return false
+        }
         defer { hold.release() }
         let columns = DataColumns(hold.frame)
         guard let found = unsafe columns.find(key, hash: hash) else { return false }
@@ -178,10 +181,11 @@ package import CisternPrimitives
     }
 
     /// A look-up of its own, for callers that do few.
-    package func get(_ key: UnsafeRawBufferPointer, hash: UInt64, into result: inout LookupResult) throws(EngineError)
-        -> Bool
-    {
-        let reader = CacheReader(cache)
+    /// - Parameter reader: of the calling thread; nil: one for this look-up.
+    package func get(
+        _ key: UnsafeRawBufferPointer, hash: UInt64, reader: CacheReader? = nil, into result: inout LookupResult
+    ) throws(EngineError) -> Bool {
+        let reader = reader ?? CacheReader(cache)
         reader.enter()
         defer { reader.leave() }
         return unsafe try getLoading(key, hash: hash, reader: reader, into: &result)

@@ -73,6 +73,40 @@ import Testing
         #expect(!files.paths.contains { $0.hasPrefix("/second/import") })
     }
 
+    /// A server that stopped between the two would give states ids anew, and they would read each other's entries.
+    @Test func aSnapshotIsNotHereBeforeItsStatesAre() async throws {
+        let files = MemoryFileSystem()
+        let first = try await start(files, "/first")
+        var client = try await first.connect()
+        let tree = try await client.attach(0, 7)
+        _ = try await register(tree, "count")
+        _ = try await register(tree, "last")
+        try await tree.write(1, [.put(1, 1, "one")])
+        let handle = try await snapshot(tree, 1, sequence: 1)
+        #expect(await first.server.uploaded(handle))
+        await first.server.shutdown()
+
+        var second = try await start(files, "/second")
+        client = try await second.connect()
+        _ = try await client.attach(0, 7)
+        // The catalog cannot be written, nor what came before it undone.
+        files.inject(.init([.create, .append, .sync, .rename]) { $0.hasPrefix("/second/catalog") })
+        files.inject(.init([.remove]) { $0.hasPrefix("/second/snapshots/") })
+        await #expect(throws: (any Error).self) {
+            _ = try await client.attach(0, 7, epoch: 2, restoring: [handle])
+        }
+        #expect(!files.paths.contains { $0.hasPrefix("/second/snapshots/") })
+        await second.server.shutdown()
+        files.clearFaults()
+
+        second = try await start(files, "/second")
+        client = try await second.connect()
+        let restored = try await client.attach(0, 7, epoch: 3, restoring: [handle])
+        #expect(restored.reply.states.map(\.name) == ["count", "last"])
+        #expect(try await restored.get([testKey(1, 1)]) == ["one"])
+        await second.server.shutdown()
+    }
+
     @Test func statesThatMeanSomethingElseHereRefuseTheRestore() async throws {
         let files = MemoryFileSystem()
         let first = try await start(files, "/first")

@@ -440,6 +440,50 @@ private final class JobRun {
         side.stop()
     }
 
+    /// What the start cannot read is not what the snapshot that is here was uploaded as.
+    @Test func aDamagedManifestOfASnapshotThatIsHereIsPutAgain() throws {
+        var side = try Side(MemoryFileSystem(), MemoryFileSystem(), namespace: "a", seed: 1)
+        let tree = try side.harness.create(identity())
+        try side.harness.writeDurably(tree, OwnedBatch([put(makeKey(1, "k"), "v")]))
+        let handle = try side.snapshot(tree, 1).handle
+        side.settle()
+        side.stop()
+        let path = try #require(side.storeDisk.paths.first { $0.hasPrefix("/store/snapshots/a/") })
+        side.storeDisk.setContents(path, Array(try #require(side.storeDisk.contents(path)).dropLast()))
+        side = try Side(side.disk, side.storeDisk, namespace: "a", seed: 2)
+        side.settle()
+        expectTrue(side.uploads.isComplete(handle))
+        try expectTrue(side.manifests().map(\.handle) == [handle])
+        side.stop()
+    }
+
+    @Test func aManifestThatIsDamagedDoesNotHideAnotherServers() throws {
+        let side = try Side(MemoryFileSystem(), MemoryFileSystem(), namespace: "a", seed: 1)
+        let tree = try side.harness.create(identity())
+        try side.harness.writeDurably(tree, OwnedBatch([put(makeKey(1, "k"), "v")]))
+        let handle = try side.snapshot(tree, 1).handle
+        side.settle()
+        let other = try Side(MemoryFileSystem(), side.storeDisk, namespace: "b", seed: 2)
+        _ = try other.bring(handle)
+        other.settle()
+        let path = try #require(side.storeDisk.paths.first { $0.hasPrefix("/store/snapshots/a/") })
+        side.storeDisk.setContents(path, [1, 2, 3])
+        let third = try Side(MemoryFileSystem(), side.storeDisk, namespace: "c", seed: 3)
+        try expectTrue(third.bring(handle).fetchedBytes > 0)
+        for each in [side, other, third] { each.stop() }
+    }
+
+    @Test func whoAsksForAReleasedSnapshotIsToldAtOnce() throws {
+        let side = try Side(MemoryFileSystem(), MemoryFileSystem(), namespace: "a", seed: 1)
+        let tree = try side.harness.create(identity())
+        let handle = try side.snapshot(tree, 1).handle
+        try side.release([handle])
+        let answer = Answer<Bool>()
+        side.uploads.whenComplete(handle) { answer.set($0) }
+        #expect(answer.value == false)
+        side.stop()
+    }
+
     @Test func whatIsDamagedInTheStoreIsRefusedAndLeavesNothing() throws {
         let side = try Side(MemoryFileSystem(), MemoryFileSystem(), namespace: "a", seed: 1)
         let tree = try side.harness.create(identity())

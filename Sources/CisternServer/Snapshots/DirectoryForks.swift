@@ -45,11 +45,13 @@ package final class DirectoryForks: Sendable {
             let fetch = SnapshotFetch(
                 store: store, engine: engine, fileSystem: fileSystem, lane: SerialThread(name: "cistern-fetch"))
             defer { fetch.stop() }
-            let fetched = try await withCheckedContinuation { continuation in
-                fetch.bring(handle, as: name) { continuation.resume(returning: $0) }
+            let found = try await withCheckedContinuation { continuation in
+                fetch.find(handle) { continuation.resume(returning: $0) }
             }.get()
-            info = fetched.info
-            states = try CatalogFormat.decode(fetched.catalog ?? [], source: handle).stores
+            states = try CatalogFormat.decode(found.manifest.catalog, source: handle).stores
+            info = try await withCheckedContinuation { continuation in
+                fetch.bring(handle, as: name) { continuation.resume(returning: $0) }
+            }.get().info
         }
         for state in states {
             var renamed = CatalogStore(name: name, keyGroupCount: state.keyGroupCount)

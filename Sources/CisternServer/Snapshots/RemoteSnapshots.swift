@@ -35,9 +35,15 @@ package final class RemoteSnapshots: Sendable {
         fetch.stop()
     }
 
-    func bring(_ handle: String) async -> Result<FetchedSnapshot, SnapshotFetchError> {
+    func find(_ handle: String) async -> Result<FoundManifest, SnapshotFetchError> {
         await withCheckedContinuation { continuation in
-            fetch.bring(handle) { continuation.resume(returning: $0) }
+            fetch.find(handle) { continuation.resume(returning: $0) }
+        }
+    }
+
+    func bring(_ found: FoundManifest) async -> Result<FetchedSnapshot, SnapshotFetchError> {
+        await withCheckedContinuation { continuation in
+            fetch.bring(found) { continuation.resume(returning: $0) }
         }
     }
 }
@@ -65,18 +71,18 @@ extension ServerCore {
     func bring(_ handles: [String], of store: String, attempt: String) async -> Refusal? {
         guard let remote else { return nil }
         for handle in handles where handle.hasPrefix(store + "/") && engine.snapshotRecord(handle) == nil {
-            let fetched: FetchedSnapshot
-            switch await remote.bring(handle) {
-            case .success(let found): fetched = found
+            let found: FoundManifest
+            switch await remote.find(handle) {
+            case .success(let manifest): found = manifest
             case .failure(let error): return Refusal(error, attempt: attempt)
             }
+            // Its states first, durably: whoever finds the snapshot here, another worker or the next start, takes their ids for
+            // granted. Without them states would get ids anew, and read each other's entries.
+            let adopted = await adopt(
+                found.manifest.catalog, of: handle, location: remote.store.location, attempt: attempt)
+            if case .failure(let refusal) = adopted { return refusal }
+            if case .failure(let error) = await remote.bring(found) { return Refusal(error, attempt: attempt) }
             remote.uploads.taken(handle)
-            guard let bytes = fetched.catalog else { continue }
-            let adopted = await adopt(bytes, of: handle, location: remote.store.location, attempt: attempt)
-            if case .failure(let refusal) = adopted {
-                engine.releaseSnapshots([handle]) { [remote] _ in remote.uploads.released([handle]) }
-                return refusal
-            }
         }
         return nil
     }

@@ -33,8 +33,7 @@ package enum SnapshotFetchError: Error, Sendable, CustomStringConvertible {
 /// A snapshot that has been brought.
 package struct FetchedSnapshot: Sendable {
     package let info: SnapshotInfo
-    /// The catalog file of its store; nil when the snapshot was here already.
-    package let catalog: [UInt8]?
+    /// 0 when the snapshot was here already.
     package let fetchedBytes: UInt64
 }
 
@@ -54,7 +53,12 @@ package final class SnapshotFetch: Sendable {
     private let lane: any BackgroundLane
     private let root: String
     private let nextNumber = Atomic<UInt64>(1)
-    private let queue = Mutex<[Request]>([])
+    private let queue = Mutex(Queue())
+
+    private struct Queue: Sendable {
+        var requests: [Request] = []
+        var isStopped = false
+    }
 
     /// - Parameter lane: this object's alone; it stops it.
     package init(store: any SnapshotStore, engine: Engine, fileSystem: any FileSystem, lane: any BackgroundLane) {
@@ -66,6 +70,14 @@ package final class SnapshotFetch: Sendable {
         lane.submit { [self] in removeStaged(root) }
     }
 
+    /// The manifest of a handle, for its catalog, which belongs here before the snapshot does.
+    /// - Parameter completion: on the lane.
+    package func find(
+        _ handle: String, completion: @escaping @Sendable (Result<FoundManifest, SnapshotFetchError>) -> Void
+    ) {
+        ask(Request(handle: handle, work: .find(completion)))
+    }
+
     /// Makes a snapshot of the store one of the data directory.
     /// - Parameters:
     ///   - name: the store of stream state it is to be of, for a fork; nil: the one it is of.
@@ -74,51 +86,91 @@ package final class SnapshotFetch: Sendable {
         _ handle: String, as name: String? = nil,
         completion: @escaping @Sendable (Result<FetchedSnapshot, SnapshotFetchError>) -> Void
     ) {
-        let isFirst = queue.withLock { queue in
-            queue.append(Request(handle: handle, name: name, completion: completion))
-            return queue.count == 1
-        }
-        if isFirst { lane.submit { [self] in runFirst() } }
+        ask(Request(handle: handle, work: .bring(nil, name: name, completion)))
+    }
+
+    /// The same for a manifest that was found.
+    package func bring(
+        _ found: FoundManifest, completion: @escaping @Sendable (Result<FetchedSnapshot, SnapshotFetchError>) -> Void
+    ) {
+        ask(Request(handle: found.manifest.handle, work: .bring(found, name: nil, completion)))
     }
 
     private struct Request: Sendable {
+        enum Work: Sendable {
+            case find(@Sendable (Result<FoundManifest, SnapshotFetchError>) -> Void)
+            case bring(
+                FoundManifest?, name: String?, @Sendable (Result<FetchedSnapshot, SnapshotFetchError>) -> Void)
+        }
+
         let handle: String
-        let name: String?
-        let completion: @Sendable (Result<FetchedSnapshot, SnapshotFetchError>) -> Void
+        let work: Work
+
+        func fail(_ error: SnapshotFetchError) {
+            switch work {
+            case .find(let completion): completion(.failure(error))
+            case .bring(_, _, let completion): completion(.failure(error))
+            }
+        }
+    }
+
+    private func ask(_ request: Request) {
+        // nil: stopped.
+        let isFirst = queue.withLock { queue -> Bool? in
+            if queue.isStopped { return nil }
+            queue.requests.append(request)
+            return queue.requests.count == 1
+        }
+        guard let isFirst else { return request.fail(.engine(.closed(tree: request.handle))) }
+        if isFirst { lane.submit { [self] in runFirst() } }
     }
 
     /// The first one stays there until it is answered.
     private func runFirst() {
-        guard let request = queue.withLock({ $0.first }) else { return }
-        if request.name == nil, let known = engine.snapshotRecord(request.handle) {
-            return finish(request, .success(FetchedSnapshot(info: known.info, catalog: nil, fetchedBytes: 0)))
+        guard let request = queue.withLock({ $0.requests.first }) else { return }
+        switch request.work {
+        case .find(let completion):
+            do throws(SnapshotFetchError) {
+                let found = try SnapshotFetch.find(request.handle, in: store)
+                finish { completion(.success(found)) }
+            } catch {
+                finish { completion(.failure(error)) }
+            }
+        case .bring(let found, let name, let completion):
+            runBring(request.handle, found, name) { [self] result in finish { completion(result) } }
+        }
+    }
+
+    private func runBring(
+        _ handle: String, _ found: FoundManifest?, _ name: String?,
+        completion: @escaping @Sendable (Result<FetchedSnapshot, SnapshotFetchError>) -> Void
+    ) {
+        if name == nil, let known = engine.snapshotRecord(handle) {
+            return completion(.success(FetchedSnapshot(info: known.info, fetchedBytes: 0)))
         }
         let place = root + "/\(nextNumber.add(1, ordering: .relaxed).oldValue)"
         do throws(SnapshotFetchError) {
-            let found = try SnapshotFetch.find(request.handle, in: store)
+            let found = if let found { found } else { try SnapshotFetch.find(handle, in: store) }
             try lay(found, in: place)
-            engine.importSnapshot(found.record, from: place, as: request.name) { [self] result in
+            engine.importSnapshot(found.record, from: place, as: name) { [self] result in
                 lane.submit { [self] in
                     removeStaged(place)
-                    let fetched = result.map { info in
-                        FetchedSnapshot(
-                            info: info, catalog: found.manifest.catalog, fetchedBytes: found.manifest.bytes)
-                    }
-                    finish(request, fetched.mapError { .engine($0) })
+                    let fetched = result.map { FetchedSnapshot(info: $0, fetchedBytes: found.manifest.bytes) }
+                    completion(fetched.mapError { .engine($0) })
                 }
             }
         } catch {
             removeStaged(place)
-            finish(request, .failure(error))
+            completion(.failure(error))
         }
     }
 
-    private func finish(_ request: Request, _ result: Result<FetchedSnapshot, SnapshotFetchError>) {
+    private func finish(_ answer: () -> Void) {
         let isLast = queue.withLock { queue in
-            queue.removeFirst()
-            return queue.isEmpty
+            queue.requests.removeFirst()
+            return queue.requests.isEmpty
         }
-        request.completion(result)
+        answer()
         if !isLast { lane.submit { [self] in runFirst() } }
     }
 
@@ -126,18 +178,19 @@ package final class SnapshotFetch: Sendable {
     package func stop() {
         lane.stop()
         let left = queue.withLock { queue in
-            let left = queue
-            queue = []
-            return left
+            queue.isStopped = true
+            defer { queue.requests = [] }
+            return queue.requests
         }
-        for request in left { request.completion(.failure(.engine(.closed(tree: request.handle)))) }
+        for request in left { request.fail(.engine(.closed(tree: request.handle))) }
     }
 
-    /// The manifest of a handle, whoever's it is. Blocks.
+    /// The manifest of a handle, whoever's it is: the first that is whole. Blocks.
     package static func find(
         _ handle: String, in store: any SnapshotStore
     ) throws(SnapshotFetchError) -> FoundManifest {
         let objects = try inStore { () throws(SnapshotStoreError) in try store.list(StoreLayout.snapshots) }
+        var damage: SnapshotFetchError?
         for object in objects {
             guard let namespace = StoreLayout.namespace(ofManifest: object.name),
                 object.name == StoreLayout.manifest(handle, in: namespace),
@@ -145,9 +198,12 @@ package final class SnapshotFetch: Sendable {
                     try store.get(object.name, limit: StoredSnapshot.bytesMax)
                 })
             else { continue }
-            let found = try read(bytes, object.name, namespace, store.location).get()
-            if found.manifest.handle == handle { return found }
+            switch read(bytes, object.name, namespace, store.location) {
+            case .success(let found): if found.manifest.handle == handle { return found }
+            case .failure(let error): damage = damage ?? error
+            }
         }
+        if let damage { throw damage }
         throw .unknown(handle: handle, location: store.location)
     }
 

@@ -152,7 +152,12 @@ package final class SnapshotUploads: Sendable {
             state.waiters[handle, default: []].append(completion)
             return nil
         }
-        if let known { completion(known) }
+        if let known { return completion(known) }
+        // Released before, so nothing will tell.
+        if engine.snapshotRecord(handle) == nil {
+            let waiters = state.withLock { $0.waiters.removeValue(forKey: handle) ?? [] }
+            for waiter in waiters { waiter(false) }
+        }
     }
 
     /// Snapshots are gone from the directory's disk, durably.
@@ -371,8 +376,18 @@ package final class SnapshotUploads: Sendable {
             handle: record.handle, record: SnapshotFormat.encode(record), catalog: catalog(record.identity.store),
             files: upload.done)
         let name = StoreLayout.manifest(record.handle, in: namespace)
-        // False after an attempt that failed and had put it; the same snapshot has the same pieces then.
-        _ = try store.put(name, manifest.encode())
+        let bytes = manifest.encode()
+        if try !store.put(name, bytes) {
+            // An attempt that failed has put it, or it is one that the start could not read. The second kind must not pass for
+            // complete, and of both the snapshot that is here is what the name stands for.
+            try store.delete([name])
+            guard try store.put(name, bytes) else {
+                throw SnapshotStoreError(
+                    operation: "put", name: name, location: store.location,
+                    reason: "it is there again after it was deleted; see that no other server has the id \(namespace)",
+                    isTransient: true)
+            }
+        }
         let now = time.wallMilliseconds
         let waiters = state.withLock { state -> [@Sendable (Bool) -> Void] in
             guard state.active?.handle == record.handle else { return [] }

@@ -133,6 +133,30 @@ import Testing
         }
     }
 
+    @Test func expiriesOfBeforeTheFirstWatermarkDoNotSpoilThoseBehindIt() {
+        let index = KeyIndex(seed: 1)
+        index.finishLoading()
+        var clock = ExpiryClock(processing: 0, event: 0)
+        let hour: UInt64 = 3_600_000
+        for number in 0..<1000 {
+            index.insert(Self.key(number), expiry: .eventTime(milliseconds: hour + UInt64(number)), clock: clock)
+        }
+        index.insert(Self.key(5000), expiry: .processingTime(milliseconds: 1_700_000_000_000), clock: clock)
+        clock.event = 1_700_000_000_000
+        for number in 1000..<2000 {
+            let expiry = Expiry.eventTime(milliseconds: clock.event + hour + UInt64(number))
+            index.insert(Self.key(number), expiry: expiry, clock: clock)
+            #expect(index.lookUp(Self.key(number)) == expiry)
+        }
+        #expect(index.lookUp(Self.key(5000)) == .processingTime(milliseconds: 1_700_000_000_000))
+        // Never too early, and gone long before now.
+        for number in 0..<1000 {
+            guard let found = index.lookUp(Self.key(number)) else { continue }
+            #expect(found.isEventTime && found.milliseconds >= hour + UInt64(number))
+            #expect(clock.isExpired(found))
+        }
+    }
+
     @Test func expiredKeysLeaveByThemselvesAndMemoryIsUsedAgain() {
         let index = KeyIndex()
         index.finishLoading()

@@ -73,7 +73,7 @@ package import CisternPrimitives
     package func insert(_ key: [UInt8], expiry: Expiry, clock: ExpiryClock) {
         let identity = unsafe key.withUnsafeBytes { unsafe self.identity($0) }
         let segment = unsafe segments + identity.segment
-        let code = expiryCode.encode(expiry)
+        let code = encode(expiry)
         if let slot = unsafe segment.pointee.find(identity) {
             if unsafe segment.pointee.revive(slot) { count += 1 }
             measured(identity.segment) { unsafe segment.pointee.setExpiry(code, slot) }
@@ -89,7 +89,7 @@ package import CisternPrimitives
         let identity = unsafe identity(key)
         let segment = unsafe segments + identity.segment
         if unsafe segment.pointee.find(identity) != nil { return }
-        let code = expiryCode.encode(expiry)
+        let code = encode(expiry)
         measured(identity.segment) { unsafe segment.pointee.add(identity, expiry: code, isRemoved: false) }
         count += 1
     }
@@ -144,6 +144,18 @@ package import CisternPrimitives
         }
     }
 
+    private func encode(_ expiry: Expiry) -> UInt32 {
+        if expiryCode.wasBegunTooEarly(for: expiry) {
+            let old = expiryCode
+            expiryCode.forgetBase(of: expiry)
+            _ = expiryCode.encode(expiry)
+            for number in 0..<1 << Self.segmentBits {
+                unsafe segments[number].changeExpiries { expiryCode.encode(old.decode($0)) }
+            }
+        }
+        return expiryCode.encode(expiry)
+    }
+
     private func measured(_ segment: Int, _ change: () -> Void) {
         let before = unsafe segments[segment].byteCount
         change()
@@ -179,6 +191,22 @@ struct ExpiryCode {
     private var processingBase: UInt64?
     private var eventBase: UInt64?
     var isUsed: Bool { processingBase != nil || eventBase != nil }
+
+    /// Milliseconds of a time in this century; what is far below them is none of the calendar's.
+    private static let calendar: UInt64 = 1 << 40
+
+    /// True when the base was set by an expiry that was written before the first watermark, from 0 on, and this is one of the
+    /// calendar: the span between them is longer than codes reach.
+    func wasBegunTooEarly(for expiry: Expiry) -> Bool {
+        guard expiry.milliseconds >= Self.calendar, let base = expiry.isEventTime ? eventBase : processingBase else {
+            return false
+        }
+        return base < Self.calendar - Self.span
+    }
+
+    mutating func forgetBase(of expiry: Expiry) {
+        if expiry.isEventTime { eventBase = nil } else { processingBase = nil }
+    }
 
     mutating func encode(_ expiry: Expiry) -> UInt32 {
         if expiry == .never { return 0 }
@@ -274,6 +302,11 @@ struct ExpiryCode {
             unsafe expiries!.initialize(repeating: 0, count: slotCount)
         }
         unsafe expiries![slot] = code
+    }
+
+    func changeExpiries(_ change: (UInt32) -> UInt32) {
+        guard let expiries = unsafe expiries else { return }
+        for slot in 0..<slotCount where unsafe expiries[slot] != 0 { unsafe expiries[slot] = change(expiries[slot]) }
     }
 
     /// False when the slot was removed already.

@@ -4,6 +4,8 @@ internal import ArgumentParser
 internal import CisternFileSystem
 internal import CisternLSM
 internal import CisternServer
+internal import CisternTransport
+internal import Foundation
 
 struct StateCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -78,15 +80,37 @@ struct ScanOptions: ParsableArguments {
 struct StateStatsCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "stats", abstract: "Print what a running server's admin port tells.",
-        discussion: "The text is that of /metrics, the JSON that of /status.json.")
+        discussion: """
+            The text is that of /metrics, the JSON that of /status.json. The token of a server with tokens_file is read from the \
+            environment, CISTERN_ADMIN_TOKEN, because arguments are seen by everybody on the machine.
+            """)
 
     @Argument(help: "The admin port: HOST:PORT or unix:/PATH.") var admin: String
     @Flag(help: "Print one JSON object.") var json = false
+    @Flag(help: "Ask over TLS.") var tls = false
+    @Option(
+        help: "PEM file of who may sign the server's certificate, instead of the system's authorities; asks over TLS.")
+    var tlsAuthorities: String?
+    @Option(help: "PEM file of this client's certificate, for servers that ask for one; asks over TLS.")
+    var tlsCertificate: String?
+    @Option(help: "PEM file of the certificate's private key.") var tlsKey: String?
 
     func run() async throws {
-        do throws(AdminClientError) {
-            print(try await AdminClient.get(json ? "/status.json" : "/metrics", from: admin), terminator: "")
-        } catch {
+        guard (tlsCertificate == nil) == (tlsKey == nil) else {
+            throw ValidationError("a certificate needs its key, and a key its certificate: give both or none")
+        }
+        do {
+            var context: ClientTLS?
+            if tls || tlsAuthorities != nil || tlsCertificate != nil {
+                context = try ClientTLS(
+                    trustedCertificates: tlsAuthorities, certificate: tlsCertificate, key: tlsKey, serverName: nil)
+            }
+            let token = ProcessInfo.processInfo.environment["CISTERN_ADMIN_TOKEN"] ?? ""
+            let path = json ? "/status.json" : "/metrics"
+            print(try await AdminClient.get(path, from: admin, tls: context, token: token), terminator: "")
+        } catch let error as AdminClientError {
+            throw ValidationError(error.description)
+        } catch let error as TLSError {
             throw ValidationError(error.description)
         }
     }

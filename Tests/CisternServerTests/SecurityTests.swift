@@ -248,3 +248,30 @@ func aCertificateThatProvesNothingIsRefusedByTheClient(certificate: String) asyn
         #expect(error?.description.contains(expected) == true, "\(text): \(error?.description ?? "")")
     }
 }
+
+@Test func theAdminClientShowsATokenOverTLS() async throws {
+    let tokens = try TokensOnDisk()
+    defer { tokens.remove() }
+    let admin = try tokens.add("operator", "admin")
+    let harness = try await ServerHarness.start {
+        $0.admin = "127.0.0.1:0"
+        $0.tokensFile = tokens.path
+        $0.tlsCertificate = TestCertificates.certificate("server")
+        $0.tlsKey = TestCertificates.key("server")
+    }
+    let address = "\(try #require(harness.server.adminEndpoint))"
+    let (tls, stranger) = (try trusting(), try trusting("stranger"))
+    #expect(try await AdminClient.get("/metrics", from: address, tls: tls, token: admin).contains("cistern_ready 1"))
+    await #expect { _ = try await AdminClient.get("/metrics", from: address, tls: tls) } throws: {
+        "\($0)".contains("401")
+    }
+    await #expect(throws: AdminClientError.self) { try await AdminClient.get("/metrics", from: address, token: admin) }
+    await #expect(throws: AdminClientError.self) {
+        try await AdminClient.get("/metrics", from: address, tls: stranger, token: admin)
+    }
+    // Refused before anything is connected: the address is one of documentation.
+    await #expect { _ = try await AdminClient.get("/metrics", from: "192.0.2.1:1", token: admin) } throws: {
+        "\($0)".contains("could read the token")
+    }
+    await harness.server.shutdown()
+}

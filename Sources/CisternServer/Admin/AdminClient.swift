@@ -1,5 +1,6 @@
 // One GET to a server's admin port, for tools.
 
+package import CisternTransport
 internal import NIOCore
 internal import NIOHTTP1
 internal import NIOPosix
@@ -14,16 +15,29 @@ package enum AdminClient {
     private static let bodyBytesMax = 256 << 20
 
     /// The body of the answer.
-    /// - Parameter address: `HOST:PORT` or `unix:/PATH`.
-    package static func get(_ path: String, from address: String) async throws(AdminClientError) -> String {
-        guard let place = ListenAddress(address) else {
+    /// - Parameters:
+    ///   - address: `HOST:PORT` or `unix:/PATH`.
+    ///   - tls: nil: nothing is encrypted. Unix sockets never are.
+    ///   - token: of an administrator; empty: none. Not sent where others could read it.
+    package static func get(
+        _ path: String, from address: String, tls: ClientTLS? = nil, token: String = ""
+    ) async throws(AdminClientError) -> String {
+        guard let place = Endpoint(address) else {
             throw AdminClientError(description: "\(address) is neither HOST:PORT nor unix:/PATH")
+        }
+        guard token.isEmpty || tls != nil || place.isLocal else {
+            throw AdminClientError(
+                description:
+                    "everybody on the way to \(address) could read the token: ask over TLS, or on the server's machine")
         }
         let group = MultiThreadedEventLoopGroup.singleton
         let answer = group.next().makePromise(of: Answer.self)
         let bootstrap = ClientBootstrap(group: group).connectTimeout(.seconds(connectSeconds))
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
+                    if let tls, case .tcp = place {
+                        try channel.pipeline.syncOperations.addHandler(tls.makeHandler(for: place))
+                    }
                     try channel.pipeline.syncOperations.addHTTPClientHandlers()
                     try channel.pipeline.syncOperations.addHandler(AnswerCollector(answer, bodyBytesMax))
                 }
@@ -34,8 +48,9 @@ package enum AdminClient {
                 case .tcp(let host, let port): try await bootstrap.connect(host: host, port: port).get()
                 case .unix(let socket): try await bootstrap.connect(unixDomainSocketPath: socket).get()
                 }
-            let head = HTTPRequestHead(
-                version: .http1_1, method: .GET, uri: path, headers: ["host": "cistern", "connection": "close"])
+            var headers: HTTPHeaders = ["host": "cistern", "connection": "close"]
+            if !token.isEmpty { headers.add(name: "authorization", value: "Bearer \(token)") }
+            let head = HTTPRequestHead(version: .http1_1, method: .GET, uri: path, headers: headers)
             channel.write(HTTPClientRequestPart.head(head), promise: nil)
             try await channel.writeAndFlush(HTTPClientRequestPart.end(nil)).get()
         } catch {

@@ -11,7 +11,7 @@ package struct ConfigurationError: Error, Equatable, Sendable, CustomStringConve
 package enum ConfigurationLoader {
     /// Names with the prefix of the environment that are not settings of the server.
     package static let reservedEnvironmentNames: Set<String> = [
-        "CISTERN_CONFIG", "CISTERN_SEED", "CISTERN_SEEDS", "CISTERN_BINARY",
+        "CISTERN_CONFIG", "CISTERN_SEED", "CISTERN_SEEDS", "CISTERN_BINARY", "CISTERN_ADMIN_TOKEN",
     ]
 
     package static let fileBytesMax = 1 << 20

@@ -123,7 +123,8 @@ package final class ClientTLS: Sendable {
         self.serverName = serverName
     }
 
-    func makeHandler(for endpoint: Endpoint) throws -> NIOSSLClientHandler {
+    /// For one connection, in front of everything else.
+    package func makeHandler(for endpoint: Endpoint) throws -> NIOSSLClientHandler {
         var name = serverName
         // An address is no name; the certificate must then have the address that is connected to.
         if name == nil, case .tcp(let host, _) = endpoint, !Endpoint.isAddress(host) { name = host }

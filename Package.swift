@@ -63,6 +63,9 @@ let package = Package(
 
         // Tier 3
         .target(
+            name: "CisternLogWire", dependencies: ["CisternLogProtocol", "CisternPrimitives", "CisternWire"],
+            swiftSettings: strict),
+        .target(
             name: "CisternTransport",
             dependencies: [
                 "CisternPrimitives", "CisternWire", "CisternWireMessages",
@@ -156,8 +159,9 @@ let package = Package(
         .target(
             name: "FuzzTargets",
             dependencies: [
-                "CisternClient", "CisternCompression", "CisternFileSystem", "CisternLSM", "CisternPrimitives",
-                "CisternServer", "CisternSnapshotStore", "CisternWire", "CisternWireMessages", "CisternTestKit",
+                "CisternClient", "CisternCompression", "CisternFileSystem", "CisternLSM", "CisternLogProtocol",
+                "CisternLogWire", "CisternPrimitives", "CisternServer", "CisternSnapshotStore", "CisternWire",
+                "CisternWireMessages", "CisternTestKit",
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
             ],
             path: "Tests/FuzzTargets", exclude: ["Found"], swiftSettings: testing),
@@ -205,6 +209,11 @@ let package = Package(
         .testTarget(
             name: "CisternLogProtocolTests", dependencies: ["CisternLogProtocol", "CisternPrimitives"],
             swiftSettings: testing),
+        .testTarget(
+            name: "CisternLogWireTests",
+            dependencies: [
+                "CisternLogProtocol", "CisternLogWire", "CisternPrimitives", "CisternTestKit", "CisternWire",
+            ], swiftSettings: testing),
         .testTarget(
             name: "CisternLSMTests",
             dependencies: ["CisternLSM", "CisternFileSystem", "CisternPrimitives", "CisternTestKit"],

@@ -1,4 +1,5 @@
-// What a frame asks for. 0x00–0x3F are control messages, 0x40–0x7F data messages; the high bit marks a reply.
+// What a frame asks for. 0x00–0x3F are control messages, 0x40–0x5F data messages of a state server, 0x60–0x7F messages of a
+// log node; the high bit marks a reply. One table for both services, so that a frame sent to the wrong one is told so.
 // On the wire: never renumber.
 
 package enum Opcode: UInt8, CaseIterable, Sendable {
@@ -24,6 +25,12 @@ package enum Opcode: UInt8, CaseIterable, Sendable {
     case scan = 0x42
     case keyIndex = 0x43
 
+    case logAdd = 0x60
+    case logRead = 0x61
+    case logReadLac = 0x62
+    case logWriteLac = 0x63
+    case logDelete = 0x64
+
     package static let replyBit: UInt8 = 0x80
 
     /// True when the frame is part of keeping the connection, takes no credit and never reaches the service.
@@ -31,8 +38,15 @@ package enum Opcode: UInt8, CaseIterable, Sendable {
         switch self {
         case .connection, .hello, .goAway, .ping: true
         case .attach, .detach, .registerState, .putDictionary, .getDictionary, .snapshot, .releaseSnapshot,
-            .listSnapshots, .writeBatch, .multiGet, .scan, .keyIndex:
+            .listSnapshots, .writeBatch, .multiGet, .scan, .keyIndex, .logAdd, .logRead, .logReadLac, .logWriteLac,
+            .logDelete:
             false
         }
     }
+
+    /// True for what a log node is asked.
+    package var isOfLogNode: Bool { rawValue >= Opcode.logAdd.rawValue }
+
+    /// What a state server is asked.
+    package static let ofStateServer = allCases.filter { !$0.isConnectionControl && !$0.isOfLogNode }
 }

@@ -37,7 +37,7 @@ enum PrometheusText {
         let requests = status.requests
         page.counter(
             "cistern_requests_total", "Requests that came, by opcode.",
-            Opcode.allCases.filter { !$0.isConnectionControl }.map {
+            Opcode.ofStateServer.map {
                 ([("opcode", "\($0)")], requests.requests[$0] ?? 0)
             }
         )

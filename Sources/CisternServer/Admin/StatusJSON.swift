@@ -44,9 +44,8 @@ enum StatusJSON {
     }
 
     private static func requests(_ sums: RequestSums) -> String {
-        let opcodes = Opcode.allCases.filter { !$0.isConnectionControl }
         return object([
-            ("byOpcode", object(opcodes.map { ("\($0)", "\(sums.requests[$0] ?? 0)") })),
+            ("byOpcode", object(Opcode.ofStateServer.map { ("\($0)", "\(sums.requests[$0] ?? 0)") })),
             (
                 "refusedByCode",
                 object(

@@ -67,7 +67,8 @@ package final class ServerSession: FrameService, @unchecked Sendable {
         case .snapshot: unsafe snapshot(header, body)
         case .releaseSnapshot: unsafe releaseSnapshot(header, body)
         case .listSnapshots: unsafe listSnapshots(header, body)
-        case .connection, .hello, .goAway, .ping: refuse(header, unsupported(header))
+        case .connection, .hello, .goAway, .ping, .logAdd, .logRead, .logReadLac, .logWriteLac, .logDelete:
+            refuse(header, unsupported(header))
         }
     }
 

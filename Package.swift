@@ -206,6 +206,18 @@ let package = Package(
                 "CisternPrimitives", "CisternWire", "CisternWireMessages",
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
             ], swiftSettings: testing),
+        .target(
+            name: "LogSimulator", dependencies: ["CisternLogProtocol", "CisternPrimitives"], path: "Tests/LogSimulator",
+            swiftSettings: testing),
+        .executableTarget(
+            name: "cistern-simulator",
+            dependencies: [
+                "LogSimulator", "CisternLogProtocol",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ], path: "Tests/LogSimulatorCommand", swiftSettings: testing),
+        .testTarget(
+            name: "LogSimulatorTests", dependencies: ["LogSimulator", "CisternLogProtocol", "CisternTestKit"],
+            swiftSettings: testing),
         .testTarget(
             name: "CisternLogProtocolTests", dependencies: ["CisternLogProtocol", "CisternPrimitives"],
             swiftSettings: testing),

@@ -57,7 +57,7 @@ import Testing
         cluster.down = []
         for member: UInt64 in 2...3 { cluster.members[node(member)]!.restart(verified: false, highestLedger: ledger) }
         #expect(cluster.recover() == .failed(.undecided(entry(0))), "unknown is no negative")
-        cluster.members[node(3)]!.run { $0.ledgerRepaired(ledger, into: &$1) }
+        cluster.members[node(3)]!.run { $0.ledgerRepaired(ledger, incarnation: 2, into: &$1) }
         #expect(lastEntry(cluster.recover()) == EntryID.none)
     }
 

@@ -95,10 +95,46 @@ import Testing
         #expect(node.add(1, recovery: true) == .some(nil))
         node.restart()
         #expect(node.read(2)?.answers == [.unknown], "limbo survives a restart")
-        node.run { $0.ledgerRepaired(ledger, into: &$1) }
+        node.run { $0.ledgerRepaired(ledger, incarnation: 3, into: &$1) }
         #expect(node.read(2)?.answers == [.absent])
         node.restart()
         #expect(node.read(2)?.answers == [.absent])
+    }
+
+    @Test func aRepairedLedgerIsFencedWhateverWasLost() {
+        var node = TestNode()
+        _ = node.lac(fence: true)
+        node.journal = []
+        node.durable = 0
+        node.restart(verified: false, highestLedger: ledger)
+        #expect(node.add(0) == .some(.limbo))
+        node.run { $0.ledgerRepaired(ledger, incarnation: 2, into: &$1) }
+        #expect(node.add(0) == .some(.fenced))
+        node.restart()
+        #expect(node.add(0) == .some(.fenced))
+        #expect(node.lac()?.isFenced == true)
+    }
+
+    @Test func repairsOfBeforeARestartDoNotEndALimbo() {
+        var node = TestNode()
+        node.restart(verified: false, highestLedger: ledger)
+        node.restart(verified: false, highestLedger: ledger)
+        node.run { $0.ledgerRepaired(ledger, incarnation: 2, into: &$1) }
+        #expect(node.machine.isInLimbo(ledger))
+        #expect(node.read(0)?.answers == [.unknown])
+        node.run { $0.ledgerRepaired(ledger, incarnation: 3, into: &$1) }
+        #expect(node.read(0)?.answers == [.absent])
+    }
+
+    @Test func whatTheDiskDoesNotGiveBackIsUnknownUntilItIsStoredAgain() {
+        var node = TestNode()
+        for id in 0..<3 { _ = node.add(Int64(id), [UInt8(id)]) }
+        node.machine.entriesDamaged(ledger, [entry(1), entry(7)])
+        #expect(node.read(0, count: 4)?.answers == [.present([0]), .unknown, .present([2]), .absent])
+        #expect(node.machine.damagedEntries(of: ledger).runs == [1...1])
+        #expect(node.add(1, [1], recovery: true) == .some(nil))
+        #expect(node.read(0, count: 3)?.answers == [.present([0]), .present([1]), .present([2])])
+        #expect(node.machine.damagedEntries(of: ledger).isEmpty)
     }
 
     @Test func nothingIsAnsweredBeforeTheLimboIsDurable() {

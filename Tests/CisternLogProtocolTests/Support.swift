@@ -29,7 +29,7 @@ struct TestNode {
     var discarded: [LedgerID] = []
 
     init(started: Bool = true) {
-        if started { run { $0.start(journalVerified: true, highestLedger: LedgerID(0), into: &$1) } }
+        if started { run { $0.start(journalVerified: true, highestLedger: LedgerID(0), incarnation: 1, into: &$1) } }
     }
 
     mutating func run(_ event: (inout LogNode<Int>, inout [Action]) -> Void) {
@@ -63,6 +63,7 @@ struct TestNode {
     }
 
     var replayed = 0
+    var incarnation: UInt64 = 1
 
     /// Stops and comes back with what was durable.
     mutating func restart(verified: Bool = true, highestLedger: LedgerID = LedgerID(0)) {
@@ -71,7 +72,11 @@ struct TestNode {
         for record in journal { machine.replay(record) }
         replayed = journal.count
         replies = [:]
-        run { $0.start(journalVerified: verified, highestLedger: highestLedger, into: &$1) }
+        incarnation += 1
+        run { [incarnation] in
+            $0.start(
+                journalVerified: verified, highestLedger: highestLedger, incarnation: incarnation, into: &$1)
+        }
     }
 
     mutating func ask(_ request: NodeRequest) -> NodeReply? {

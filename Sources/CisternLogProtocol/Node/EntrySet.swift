@@ -46,6 +46,18 @@ package struct EntrySet: Hashable, Sendable {
         return true
     }
 
+    /// False when it was not there. O(runs).
+    @discardableResult
+    package mutating func remove(_ entry: EntryID) -> Bool {
+        let id = entry.rawValue
+        let index = firstRun(endingAtOrAfter: id)
+        guard index < runs.count, runs[index].contains(id) else { return false }
+        let run = runs.remove(at: index)
+        if id < run.upperBound { runs.insert(id + 1...run.upperBound, at: index) }
+        if id > run.lowerBound { runs.insert(run.lowerBound...id - 1, at: index) }
+        return true
+    }
+
     private func firstRun(endingAtOrAfter id: Int64) -> Int {
         var low = 0
         var high = runs.count

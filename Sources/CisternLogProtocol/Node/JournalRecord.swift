@@ -14,7 +14,7 @@ package enum JournalRecord: Hashable, Sendable {
     case delete(LedgerID)
     /// The node came back without all it had: of ledgers up to this one, "absent" is not known.
     case limbo(through: LedgerID)
-    /// What the node must hold of the ledger was copied from its peers: limbo is over for it.
+    /// What the node must hold of the closed ledger was copied from its peers: limbo is over for it, and it is fenced.
     case repaired(LedgerID)
 }
 

@@ -7,6 +7,8 @@ internal import CisternPrimitives
 struct LedgerOnNode<Token: Hashable & Sendable>: Hashable, Sendable {
     var accepted = EntrySet()
     var durable = EntrySet()
+    /// Were durable, and the disk does not give them back: unknown until they are stored again.
+    var damaged = EntrySet()
     /// Only rises.
     private(set) var acceptedLAC = EntryID.none
     private(set) var lac = EntryID.none

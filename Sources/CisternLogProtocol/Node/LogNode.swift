@@ -36,6 +36,9 @@ package struct LogNode<Token: Hashable & Sendable>: Hashable, Sendable {
     private var inFlightHead = 0
     private var reads: [Token: PendingRead] = [:]
 
+    /// Of this start of the node; what was copied to it before may be lost.
+    package private(set) var incarnation: UInt64 = 0
+
     private enum Phase: Hashable { case starting, serving, readOnly, failed }
 
     package init(rules: ProtocolRules = .standard) { self.rules = rules }
@@ -50,18 +53,21 @@ package struct LogNode<Token: Hashable & Sendable>: Hashable, Sendable {
     }
 
     /// Ends the replay. `highestLedger` is the youngest ledger in metadata, read after the restart; it is needed when the journal
-    /// did not verify to its sealed tail, because nothing up to it can be called absent.
+    /// did not verify to its sealed tail, because nothing up to it can be called absent. `incarnation` is another number at each
+    /// start of the node, a random one for example.
     package mutating func start(
-        journalVerified: Bool, highestLedger: LedgerID, into actions: inout [Action]
+        journalVerified: Bool, highestLedger: LedgerID, incarnation: UInt64, into actions: inout [Action]
     ) {
         invariant(phase == .starting, "a node starts twice")
         phase = .serving
+        self.incarnation = incarnation
         guard !journalVerified && rules.keep(.damageMeansLimbo) else { return }
         append(.limbo(through: highestLedger), waiting: nil, into: &actions)
     }
 
-    /// Of this ledger the node may have lost something and not got it back yet.
-    package func isInLimbo(_ ledger: LedgerID) -> Bool { limbo.contains(ledger) }
+    /// Of this ledger the node may have lost something and not got it back yet. True of every ledger while the limbo is on its
+    /// way to the disk.
+    package func isInLimbo(_ ledger: LedgerID) -> Bool { limbo.isPending || limbo.contains(ledger) }
 
     /// What the node has of the ledger, durably; nil when it has nothing.
     package func status(of ledger: LedgerID) -> (entries: EntrySet, lac: EntryID, isFenced: Bool)? {
@@ -177,6 +183,18 @@ package struct LogNode<Token: Hashable & Sendable>: Hashable, Sendable {
         actions.append(.reply(token, pending.reply(results, rules: rules)))
     }
 
+    /// The disk does not give back these entries, which were durable: a checksum fails. They are unknown, and are taken anew when
+    /// repair brings them.
+    package mutating func entriesDamaged(_ ledger: LedgerID, _ entries: [EntryID]) {
+        for entry in entries where ledgers[ledger]?.durable.remove(entry) == true {
+            ledgers[ledger]?.accepted.remove(entry)
+            ledgers[ledger]?.damaged.insert(entry)
+        }
+    }
+
+    /// Entries of the ledger that wait for repair.
+    package func damagedEntries(of ledger: LedgerID) -> EntrySet { ledgers[ledger]?.damaged ?? EntrySet() }
+
     // MARK: Garbage collection and repair
 
     /// Looks whether ledgers of this node are still in metadata.
@@ -197,9 +215,10 @@ package struct LogNode<Token: Hashable & Sendable>: Hashable, Sendable {
         }
     }
 
-    /// All that this node must hold of the ledger is here again, copied from peers after the ledger was closed.
-    package mutating func ledgerRepaired(_ ledger: LedgerID, into actions: inout [Action]) {
-        guard limbo.contains(ledger) else { return }
+    /// All that this node must hold of the ledger is here again: copied from peers after the ledger was closed and while the node
+    /// was in `incarnation`. Copies of before a restart do not count: the node may have lost them.
+    package mutating func ledgerRepaired(_ ledger: LedgerID, incarnation: UInt64, into actions: inout [Action]) {
+        guard limbo.contains(ledger), incarnation == self.incarnation, phase != .failed else { return }
         append(.repaired(ledger), waiting: nil, into: &actions)
     }
 }
@@ -265,7 +284,11 @@ extension LogNode {
         case .lac(let ledger, let lac): ledgers[ledger, default: LedgerOnNode()].raiseAccepted(lac)
         case .delete(let ledger): ledgers[ledger, default: LedgerOnNode()].isDeleting = true
         case .limbo: limbo.isPending = true
-        case .repaired: break
+        case .repaired(let ledger):
+            // The ledger is closed, and the fence that closed it may be what the node lost: without it the old writer would
+            // find an ack quorum here again.
+            ledgers[ledger, default: LedgerOnNode()].isFenced = true
+            ledgers[ledger, default: LedgerOnNode()].lastRecord = appended
         }
     }
 
@@ -283,6 +306,7 @@ extension LogNode {
         switch record {
         case .add(let ledger, let entry, let lac, _):
             ledgers[ledger]?.durable.insert(entry)
+            ledgers[ledger]?.damaged.remove(entry)
             ledgers[ledger]?.raise(lac)
             return ledger
         case .fence(let ledger):
@@ -300,6 +324,7 @@ extension LogNode {
             return nil
         case .repaired(let ledger):
             limbo.end(ledger)
+            ledgers[ledger]?.isDurablyFenced = true
             return ledger
         }
     }
@@ -366,7 +391,7 @@ extension LogNode {
         for offset in 0..<max(0, min(read.count, ReadRequest.countMax)) {
             let entry = read.first.advanced(by: offset)
             if state?.durable.contains(entry) == true { present.append(entry) }
-            answers.append(missing)
+            answers.append(state?.damaged.contains(entry) == true ? .unknown : missing)
         }
         let pending = PendingRead.range(
             read, answers: answers, present: present, lac: state?.lac ?? .none,

@@ -410,6 +410,8 @@ extension LedgerRecovery {
         }
         if !replaced.isEmpty {
             failedWrites = failedWrites.subtracting(replaced)
+            // The mutant asks the new nodes, which have never been written to.
+            if !rules.keep(.recoveryReadsOriginalEnsemble) { failedReads = failedReads.subtracting(replaced) }
             note(Fragment(firstEntry: first.entry, ensemble: ensemble), into: &actions)
             pending.forget(replaced)
             for index in 0..<pending.count { send(index, into: &actions) }

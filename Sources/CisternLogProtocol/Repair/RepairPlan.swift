@@ -30,7 +30,7 @@ package enum RepairPlan {
     /// - Parameters:
     ///   - closeOpen: whether a ledger that is open may be recovered. A writer replaces dead nodes by itself; the owner gives
     ///     it some time before it sets this. A ledger of a node in limbo cannot wait for its writer.
-    ///   - done: fragments whose copies back to a node in limbo are made.
+    ///   - done: fragments whose copies back to a node in limbo are made, in the incarnation in which it is now.
     ///   - targets: nodes that may take copies, the best in front.
     package static func tasks(
         for ledger: LedgerID, _ metadata: LedgerMetadata, node: LogNodeID, loss: NodeLoss, closeOpen: Bool,

@@ -123,6 +123,36 @@ import Testing
         releasing.close()
     }
 
+    @Test(arguments: [false, true]) func aForkHasItsStatesWhereverThePowerIsCut(fromStore: Bool) async throws {
+        let (server, _, handle) = try await serverWithSnapshot()
+        await server.server.shutdown()
+        let seed = Seeds.seeds(count: 1)[0]
+        Seeds.announce("aForkHasItsStatesWhereverThePowerIsCut", seed)
+        let directory = fromStore ? "/fresh" : "/first"
+        var disk = files
+        var cut = 0
+        var isWhole = false
+        while !isWhole {
+            cut += 1
+            let name = "trial\(cut)"
+            let store = DirectorySnapshotStore("/backup", fileSystem: disk)
+            disk.failPower(atSync: disk.syncCount + cut)
+            do {
+                let forking = try DirectoryForks(directory, fileSystem: disk)
+                defer { forking.close() }
+                _ = try await forking.fork(handle, as: name, from: store)
+                isWhole = true
+            } catch {}
+            disk = disk.afterPowerCut(seed: seed &+ UInt64(cut))
+            guard try disk.exists(directory), try !disk.list(directory).isEmpty else { continue }
+            guard let snapshots = try? SnapshotReport(directory, fileSystem: disk).text,
+                snapshots.contains("\(name)/1/0-7/")
+            else { continue }
+            #expect(try StateReport(directory, fileSystem: disk).json.contains("\"\(name)\""), "cut at sync \(cut)")
+        }
+        #expect(cut > 3)
+    }
+
     @Test func aToolReadsTheAdminPort() async throws {
         let (server, _, _) = try await serverWithSnapshot()
         let address = server.server.adminEndpoint.map { "\($0)" } ?? ""

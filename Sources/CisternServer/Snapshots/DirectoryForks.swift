@@ -31,41 +31,40 @@ package final class DirectoryForks: Sendable {
     /// Makes a snapshot one of another store of stream state: from this directory, or from the snapshot store when only that has it.
     /// - Returns: the new handle.
     package func fork(_ handle: String, as name: String, from store: (any SnapshotStore)?) async throws -> String {
-        let info: SnapshotInfo
-        var states: [CatalogStore]
         if let record = engine.snapshotRecord(handle) {
-            states = catalog.store(named: record.identity.store).map { [$0] } ?? []
-            info = try await withCheckedContinuation { continuation in
+            if let original = catalog.store(named: record.identity.store) { try adopt(original, as: name, for: handle) }
+            return try await withCheckedContinuation { continuation in
                 engine.forkSnapshot(handle, as: name) { continuation.resume(returning: $0) }
-            }.get()
-        } else {
-            guard let store else {
-                throw SnapshotFetchError.unknown(handle: handle, location: engine.options.directory)
-            }
-            let fetch = SnapshotFetch(
-                store: store, engine: engine, fileSystem: fileSystem, lane: SerialThread(name: "cistern-fetch"))
-            defer { fetch.stop() }
-            let found = try await withCheckedContinuation { continuation in
-                fetch.find(handle) { continuation.resume(returning: $0) }
-            }.get()
-            states = try CatalogFormat.decode(found.manifest.catalog, source: handle).stores
-            info = try await withCheckedContinuation { continuation in
-                fetch.bring(handle, as: name) { continuation.resume(returning: $0) }
-            }.get().info
+            }.get().handle
         }
-        for state in states {
-            var renamed = CatalogStore(name: name, keyGroupCount: state.keyGroupCount)
-            renamed.states = state.states
-            renamed.dictionaries = state.dictionaries
-            do throws(CatalogError) {
-                _ = try catalog.change { (all: inout CatalogState) throws(CatalogRefusal) in try all.adopt(renamed) }
-            } catch {
-                _ = await release([info.handle])
-                let reason = if case .refused(let refusal) = error { refusal.sentence } else { "\(error)" }
-                throw ServerStartError(description: "cannot fork \(handle) as \(name): \(reason)")
-            }
+        guard let store else {
+            throw SnapshotFetchError.unknown(handle: handle, location: engine.options.directory)
         }
-        return info.handle
+        let fetch = SnapshotFetch(
+            store: store, engine: engine, fileSystem: fileSystem, lane: SerialThread(name: "cistern-fetch"))
+        defer { fetch.stop() }
+        let found = try await withCheckedContinuation { continuation in
+            fetch.find(handle) { continuation.resume(returning: $0) }
+        }.get()
+        for original in try CatalogFormat.decode(found.manifest.catalog, source: handle).stores {
+            try adopt(original, as: name, for: handle)
+        }
+        return try await withCheckedContinuation { continuation in
+            fetch.bring(handle, as: name) { continuation.resume(returning: $0) }
+        }.get().info.handle
+    }
+
+    /// Before the snapshot is here: without them its states would get other ids than its entries have.
+    private func adopt(_ original: CatalogStore, as name: String, for handle: String) throws {
+        var renamed = CatalogStore(name: name, keyGroupCount: original.keyGroupCount)
+        renamed.states = original.states
+        renamed.dictionaries = original.dictionaries
+        do throws(CatalogError) {
+            _ = try catalog.change { (all: inout CatalogState) throws(CatalogRefusal) in try all.adopt(renamed) }
+        } catch {
+            let reason = if case .refused(let refusal) = error { refusal.sentence } else { "\(error)" }
+            throw ServerStartError(description: "cannot fork \(handle) as \(name): \(reason)")
+        }
     }
 
     /// How many were known.

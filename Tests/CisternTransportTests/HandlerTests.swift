@@ -109,6 +109,23 @@ private func multiGet(_ id: UInt64, _ body: [UInt8]) -> [UInt8] {
         _ = try harness.channel.finish()
     }
 
+    @Test func nothingIsParsedWhileTheServiceHoldsReads() throws {
+        let harness = try Harness { $0.keepAlive.interval = .seconds(10) }
+        try harness.greet()
+        let connection = try #require(harness.service.connection)
+        connection.holdReads(true)
+        for id in 1...10 as ClosedRange<UInt64> { try harness.receive(multiGet(id, [1])) }
+        #expect(harness.recorder.state.received.isEmpty)
+        // Silence is not held against a client that is not read from.
+        harness.channel.embeddedEventLoop.advanceTime(by: .seconds(100))
+        #expect(try harness.write() == nil && harness.channel.isActive)
+        connection.holdReads(false)
+        var answers: [UInt64] = []
+        while let write = try harness.write() { answers += write.map(\.header.requestID) }
+        #expect(answers == Array(1...10))
+        _ = try harness.channel.finish()
+    }
+
     @Test func aSilentClientIsPingedAndThenGivenUp() throws {
         let harness = try Harness { $0.keepAlive.interval = .seconds(10) }
         try harness.greet()

@@ -86,6 +86,37 @@ private func bytes(_ reply: Reply) -> [UInt8] { reply.withBody { [UInt8]($0) } }
         }
     }
 
+    @Test func aBatchIsSentInItsOrderAndWrittenInPlace() async throws {
+        try await withServer { server in
+            let client = try await connected(server)
+            let (stream, continuation) = AsyncStream.makeStream(of: [UInt8].self)
+            let batch = (0..<100 as Range<UInt8>).map { number in
+                OutgoingRequest(.multiGet, size: 2, deadline: nil) { memory in
+                    memory[0] = number
+                    memory[1] = 7
+                } completion: { result in
+                    continuation.yield((try? result.get()).map(bytes) ?? [])
+                }
+            }
+            client.send(batch)
+            var answers: [[UInt8]] = []
+            for await answer in stream {
+                answers.append(answer)
+                if answers.count == batch.count { break }
+            }
+            #expect(answers == (0..<100).map { [$0, 7] })
+            await client.close()
+            let late = await withCheckedContinuation { continuation in
+                client.send([
+                    OutgoingRequest(.multiGet, size: 0, deadline: nil, fill: { _ in }) {
+                        continuation.resume(returning: $0)
+                    }
+                ])
+            }
+            #expect(throws: TransportError.self) { try late.get() }
+        }
+    }
+
     @Test func requestsThatGatherAreReadAndAnsweredInBatches() async throws {
         try await withServer { server in
             let client = try await connected(server)

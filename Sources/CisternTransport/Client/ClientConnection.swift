@@ -143,18 +143,34 @@ package final class ClientConnection: Sendable {
         try result.get()
     }
 
+    /// Sends requests in their order, with one hop and one write for all of them as far as the credits go.
+    package func send(_ batch: [OutgoingRequest]) {
+        if batch.isEmpty { return }
+        let (closed, isFirst) = inbox.state.withLock { state -> (TransportError?, Bool) in
+            if let closed = state.closed { return (closed, false) }
+            state.requests.append(contentsOf: batch)
+            return (nil, state.requests.count == batch.count)
+        }
+        wake(batch, closed, isFirst)
+    }
+
     private func enqueue(
         _ opcode: Opcode, _ tree: UInt32, _ body: [UInt8], _ deadline: Duration?, _ sink: OutgoingRequest.Sink
     ) {
         let request = OutgoingRequest(
-            opcode: opcode, tree: tree, body: body, deadline: deadline.map { .now() + TimeAmount($0) }, sink: sink)
+            opcode: opcode, tree: tree, body: .bytes(body), deadline: deadline.map { .now() + TimeAmount($0) },
+            sink: sink)
         let (closed, isFirst) = inbox.state.withLock { state -> (TransportError?, Bool) in
             if let closed = state.closed { return (closed, false) }
             state.requests.append(request)
             return (nil, state.requests.count == 1)
         }
+        wake(CollectionOfOne(request), closed, isFirst)
+    }
+
+    private func wake(_ requests: some Collection<OutgoingRequest>, _ closed: TransportError?, _ isFirst: Bool) {
         if let closed {
-            sink.fail(closed)
+            for request in requests { request.sink.fail(closed) }
         } else if isFirst {
             // A caller on the loop itself (a worker that runs there) needs no hop: the frame is written before this returns.
             if eventLoop.inEventLoop {
@@ -177,9 +193,12 @@ package final class ClientConnection: Sendable {
         if let already { callback(already) }
     }
 
+    /// Closes soon; what is unanswered fails with `error`. Idempotent.
+    package func abort(_ error: TransportError) { eventLoop.execute { self.handler.value.close(error) } }
+
     /// Closes at once; what is unanswered fails with `closed`. Idempotent.
     package func close() async {
-        eventLoop.execute { self.handler.value.close(.closed(reason: "this side closed the connection")) }
+        abort(.closed(reason: "this side closed the connection"))
         await withCheckedContinuation { continuation in
             closeFuture.whenComplete { _ in continuation.resume() }
         }

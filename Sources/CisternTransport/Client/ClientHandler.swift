@@ -138,7 +138,10 @@ final class ClientHandler: ChannelInboundHandler {
             nextID += 1
             inFlight[header.requestID] = InFlight(
                 opcode: request.opcode, deadline: request.deadline, sink: request.sink)
-            output.append(header, checksum: checksums, body: request.body)
+            switch request.body {
+            case .bytes(let bytes): output.append(header, checksum: checksums, body: bytes)
+            case .inPlace(_, let fill): unsafe output.append(header, checksum: checksums, fill: fill)
+            }
             if output.count >= ServerTransportOptions.gatheredBytesMax { flush() }
         }
         if waitingStart == waiting.count {

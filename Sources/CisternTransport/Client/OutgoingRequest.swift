@@ -1,9 +1,9 @@
 // A request on its way from a caller to the connection's event loop.
 
-internal import CisternWire
-internal import NIOCore
+package import CisternWire
+package import NIOCore
 
-struct OutgoingRequest: Sendable {
+package struct OutgoingRequest: Sendable {
     /// What happens with the answer.
     enum Sink: Sendable {
         case single(@Sendable (Result<Reply, TransportError>) -> Void)
@@ -21,11 +21,40 @@ struct OutgoingRequest: Sendable {
         }
     }
 
+    @safe enum Body: Sendable {
+        case bytes([UInt8])
+        /// Written into the frame when it is sent: what it is made from is not copied before.
+        case inPlace(size: Int, fill: @Sendable (UnsafeMutableRawBufferPointer) -> Void)
+
+        var size: Int {
+            switch self {
+            case .bytes(let bytes): bytes.count
+            case .inPlace(let size, _): size
+            }
+        }
+    }
+
     let opcode: Opcode
     let tree: UInt32
-    let body: [UInt8]
+    let body: Body
     let deadline: NIODeadline?
     let sink: Sink
 
-    var header: FrameHeader { .request(opcode, id: 0, tree: tree, bodySize: body.count) }
+    var header: FrameHeader { .request(opcode, id: 0, tree: tree, bodySize: body.size) }
+}
+
+extension OutgoingRequest {
+    /// A request of a batch. `fill` gets `size` bytes to write, once, on the event loop; `completion` is called once.
+    package init(
+        _ opcode: Opcode, size: Int, deadline: NIODeadline?,
+        fill: @escaping @Sendable (UnsafeMutableRawBufferPointer) -> Void,
+        completion: @escaping @Sendable (Result<Reply, TransportError>) -> Void
+    ) {
+        self.init(
+            opcode: opcode, tree: 0, body: unsafe .inPlace(size: size, fill: fill), deadline: deadline,
+            sink: .single(completion))
+    }
+
+    /// Ends a request that was not handed to a connection.
+    package func fail(_ error: TransportError) { sink.fail(error) }
 }

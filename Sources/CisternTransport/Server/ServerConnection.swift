@@ -7,7 +7,7 @@
 //
 // Backpressure: when the client does not take its replies, the channel becomes unwritable; from then on nothing is read and
 // what was read already waits unparsed, so that memory is bounded by `unsentBytesHigh`, one gathered buffer, one read and
-// the reply of one request.
+// the reply of one request. A service whose own queues are full holds reads back the same way (`holdReads`).
 //
 // Errors: bytes that are not the protocol are answered with one error frame about the connection; then the connection is
 // half-closed and what still arrives is thrown away, because closing at once would reset the connection and lose the error
@@ -65,6 +65,7 @@ package final class ServerConnection: ChannelDuplexHandler {
     private var isReading = false
     private var isResuming = false
     private var readIsHeld = false
+    private var serviceHoldsReads = false
     private var isFlushScheduled = false
     private var unwritableTicks: Int64 = 0
 
@@ -101,6 +102,13 @@ package final class ServerConnection: ChannelDuplexHandler {
 
     /// Largest reply frame the client takes, header included. A larger reply is answered with LIMIT_EXCEEDED instead.
     package var replyFrameBytesMax: Int { clientFrameBytesMax }
+
+    /// While held, nothing is read from the client, and what was read already waits unparsed: for a service that has enough
+    /// to do. Also from within one of the service's calls.
+    package func holdReads(_ held: Bool) {
+        serviceHoldsReads = held
+        if !held && !isReading { resume() }
+    }
 
     /// Answers with `size` bytes that `fill` writes in place. `more` says that further frames of this answer follow.
     package func reply(
@@ -200,6 +208,7 @@ package final class ServerConnection: ChannelDuplexHandler {
     }
 
     private var channelIsWritable: Bool { context?.channel.isWritable ?? false }
+    private var mayRead: Bool { channelIsWritable && !serviceHoldsReads }
 
     // MARK: - Frames
 
@@ -403,6 +412,9 @@ package final class ServerConnection: ChannelDuplexHandler {
                 abort("the client took no replies for \(limit / 1_000_000) ms")
                 return
             }
+        } else if serviceHoldsReads {
+            // Nothing is read because of us: silence means nothing, and the client does read.
+            unwritableTicks = 0
         } else {
             unwritableTicks = 0
             switch keepAlive.tick() {
@@ -511,7 +523,7 @@ package final class ServerConnection: ChannelDuplexHandler {
     private func consume(_ input: UnsafeRawBufferPointer) -> Int {
         var offset = 0
         while phase == .waitingForHello || phase == .open {
-            if !channelIsWritable { return offset }
+            if !mayRead { return offset }
             do {
                 guard let frame = unsafe try parser.next(in: input, from: &offset) else { break }
                 handle(frame)
@@ -523,7 +535,7 @@ package final class ServerConnection: ChannelDuplexHandler {
     }
 
     package func read(context: ChannelHandlerContext) {
-        if phase != .closing && (!channelIsWritable || !stalled.isEmpty) {
+        if phase != .closing && (!mayRead || !stalled.isEmpty) {
             readIsHeld = true
         } else {
             context.read()
@@ -546,13 +558,13 @@ package final class ServerConnection: ChannelDuplexHandler {
     private func resume() {
         guard !isResuming else { return }
         isResuming = true
-        while channelIsWritable && !stalled.isEmpty {
+        while mayRead && !stalled.isEmpty {
             isReading = true
             parseStalled()
             completeRead()
         }
         isResuming = false
-        if channelIsWritable { releaseRead() }
+        if mayRead { releaseRead() }
     }
 
     package func channelInactive(context: ChannelHandlerContext) {

@@ -82,6 +82,14 @@ let package = Package(
             name: "CisternSnapshotStore", dependencies: ["CisternPrimitives", "CisternFileSystem"],
             swiftSettings: strict),
 
+        // Tier 4
+        .target(
+            name: "CisternLogNetwork",
+            dependencies: [
+                "CisternLogProtocol", "CisternLogWire", "CisternPrimitives", "CisternTransport", "CisternWire",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "Logging", package: "swift-log"),
+            ], swiftSettings: strict),
+
         // Tier 5
         .target(
             name: "CisternServer",

@@ -89,6 +89,12 @@ let package = Package(
                 "CisternLogProtocol", "CisternLogWire", "CisternPrimitives", "CisternTransport", "CisternWire",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
+        .target(
+            name: "CisternChangelog",
+            dependencies: [
+                "CisternLogProtocol", "CisternLogWire", "CisternPrimitives", "CisternTransport", "CisternWire",
+                .product(name: "NIOCore", package: "swift-nio"),
+            ], swiftSettings: strict),
 
         // Tier 5
         .target(
@@ -233,6 +239,13 @@ let package = Package(
             name: "CisternLogWireTests",
             dependencies: [
                 "CisternLogProtocol", "CisternLogWire", "CisternPrimitives", "CisternTestKit", "CisternWire",
+            ], swiftSettings: testing),
+        .testTarget(
+            name: "CisternChangelogTests",
+            dependencies: [
+                "CisternChangelog", "CisternLogNetwork", "CisternLogProtocol", "CisternLogWire", "CisternPrimitives",
+                "CisternTestKit", "CisternTransport", "CisternWire",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ], swiftSettings: testing),
         .testTarget(
             name: "CisternLSMTests",

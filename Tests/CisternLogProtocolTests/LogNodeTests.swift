@@ -86,6 +86,31 @@ import Testing
         #expect(node.replies[77] == .lac(ReadLACReply(ledger: ledger, lac: entry(0), isFenced: false)))
     }
 
+    @Test func whoWaitsForNewsIsToldOfTheFenceWhenItIsDurable() {
+        var node = TestNode()
+        _ = node.add(0)
+        let wait = NodeRequest.readLAC(ReadLACRequest(ledger: ledger, fence: false, newerThan: entry(0)))
+        node.run { $0.receive(wait, token: 77, into: &$1) }
+        node.holdsSyncs = true
+        node.run { $0.receive(.readLAC(ReadLACRequest(ledger: ledger, fence: true)), token: 78, into: &$1) }
+        // One that comes while the fence is on its way to the disk.
+        node.run { $0.receive(wait, token: 79, into: &$1) }
+        #expect(node.replies[77] == nil && node.replies[78] == nil && node.replies[79] == nil)
+        node.sync()
+        let fenced = NodeReply.lac(ReadLACReply(ledger: ledger, lac: .none, isFenced: true))
+        #expect(node.replies[77] == fenced && node.replies[78] == fenced && node.replies[79] == fenced)
+    }
+
+    @Test func whoWaitsForNewsIsToldThatTheLedgerIsDeleted() {
+        var node = TestNode()
+        _ = node.add(0)
+        let wait = NodeRequest.readLAC(ReadLACRequest(ledger: ledger, fence: false, newerThan: entry(0)))
+        node.run { $0.receive(wait, token: 77, into: &$1) }
+        for _ in 0..<2 { node.run { $0.ledgerChecked(ledger, exists: false, into: &$1) } }
+        #expect(
+            node.replies[77] == .lac(ReadLACReply(ledger: ledger, lac: .none, isFenced: false, refusal: .deleted)))
+    }
+
     @Test func damageMeansLimboUntilTheLedgerIsRepaired() {
         var node = TestNode()
         _ = node.add(0)

@@ -293,11 +293,12 @@ extension LogNode {
     }
 
     private mutating func finish(_ record: JournalRecord, into actions: inout [Action]) {
+        if case .delete(let ledger) = record { refuseWaiters(ledger, into: &actions) }
         guard let ledger = makeDurable(record) else { return }
         switch record {
         case .delete: actions.append(.discard(ledger))
-        case .add, .lac: answerWaiters(ledger, into: &actions)
-        case .fence, .limbo, .repaired: break
+        case .add, .lac, .fence, .repaired: answerWaiters(ledger, into: &actions)
+        case .limbo: break
         }
     }
 
@@ -329,12 +330,19 @@ extension LogNode {
         }
     }
 
+    /// Who waits for a newer last add confirmed is told of it, or of the fence: its writer has lost the ledger, and nobody knows
+    /// whether there will be a newer one.
     private mutating func answerWaiters(_ ledger: LedgerID, into actions: inout [Action]) {
         guard let state = ledgers[ledger], !state.waiters.isEmpty else { return }
-        let ready = state.waiters.filter { $0.newerThan < state.lac }
+        let ready = state.waiters.filter { $0.newerThan < state.lac || state.isDurablyFenced }
         guard !ready.isEmpty else { return }
-        ledgers[ledger]?.waiters.removeAll { $0.newerThan < state.lac }
+        ledgers[ledger]?.waiters.removeAll { $0.newerThan < state.lac || state.isDurablyFenced }
         for waiter in ready { actions.append(.reply(waiter.token, .lac(lacReply(ledger)))) }
+    }
+
+    private func refuseWaiters(_ ledger: LedgerID, into actions: inout [Action]) {
+        let reply = ReadLACReply(ledger: ledger, lac: .none, isFenced: false, refusal: .deleted)
+        for waiter in ledgers[ledger]?.waiters ?? [] { actions.append(.reply(waiter.token, .lac(reply))) }
     }
 }
 
@@ -369,7 +377,8 @@ extension LogNode {
             actions.append(.read(token, add.ledger, [add.entry], bytesMax: Int.max))
         case .read(let token, let read): answer(read, token, into: &actions)
         case .readLAC(let token, let read):
-            if let newerThan = read.newerThan, let state = ledgers[read.ledger], state.lac <= newerThan, !state.isFenced
+            if let newerThan = read.newerThan, let state = ledgers[read.ledger], state.lac <= newerThan,
+                !state.isDurablyFenced
             {
                 ledgers[read.ledger]?.waiters.append(LACWaiter(token: token, newerThan: newerThan))
             } else {

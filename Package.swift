@@ -95,6 +95,9 @@ let package = Package(
                 "CisternLogProtocol", "CisternLogWire", "CisternPrimitives", "CisternTransport", "CisternWire",
                 .product(name: "NIOCore", package: "swift-nio"),
             ], swiftSettings: strict),
+        .target(
+            name: "CisternLogNode", dependencies: ["CisternLogProtocol", "CisternFileSystem", "CisternPrimitives"],
+            swiftSettings: strict),
 
         // Tier 5
         .target(
@@ -174,8 +177,8 @@ let package = Package(
             name: "FuzzTargets",
             dependencies: [
                 "CisternClient", "CisternCompression", "CisternFileSystem", "CisternLSM", "CisternLogProtocol",
-                "CisternLogWire", "CisternPrimitives", "CisternServer", "CisternSnapshotStore", "CisternWire",
-                "CisternWireMessages", "CisternTestKit",
+                "CisternLogNode", "CisternLogWire", "CisternPrimitives", "CisternServer", "CisternSnapshotStore",
+                "CisternWire", "CisternWireMessages", "CisternTestKit",
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
             ],
             path: "Tests/FuzzTargets", exclude: ["Found"], swiftSettings: testing),
@@ -229,6 +232,11 @@ let package = Package(
                 "LogSimulator", "CisternLogProtocol",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], path: "Tests/LogSimulatorCommand", swiftSettings: testing),
+        .testTarget(
+            name: "CisternLogNodeTests",
+            dependencies: [
+                "CisternLogNode", "CisternLogProtocol", "CisternFileSystem", "CisternPrimitives", "CisternTestKit",
+            ], swiftSettings: testing),
         .testTarget(
             name: "LogSimulatorTests", dependencies: ["LogSimulator", "CisternLogProtocol", "CisternTestKit"],
             swiftSettings: testing),

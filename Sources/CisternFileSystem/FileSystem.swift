@@ -14,6 +14,8 @@ package protocol FileSystem: Sendable {
     func size(_ path: String) throws(FileError) -> UInt64
     /// A new empty file for appending; fails when it exists.
     func createAppend(_ path: String) throws(FileError) -> any AppendFile
+    /// An existing file, to be written at any place within its size: what was written before a file is used again and again.
+    func openWrite(_ path: String) throws(FileError) -> any PositionedFile
     /// The file must keep its name while it is read: it may be closed and opened again between two reads.
     func openRead(_ path: String) throws(FileError) -> any RandomReadFile
     /// Reads a whole file; refuses more than `limit` bytes.
@@ -44,6 +46,19 @@ package protocol AppendFile: AnyObject, Sendable {
 
 extension AppendFile {
     package func startWriteback() {}
+}
+
+/// Written at any place within its size, which stays. Owned by one thread at a time.
+package protocol PositionedFile: AnyObject, Sendable {
+    var path: String { get }
+    var size: UInt64 { get }
+    /// Throws `endOfFile` when the bytes would reach beyond the file's size. After a power cut each sector of 512 bytes that was
+    /// not synced is the old or the new one.
+    func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(FileError)
+    /// The data is durable when this returns. After a failure the file must not be used again.
+    func sync() throws(FileError)
+    /// Idempotent.
+    func close()
 }
 
 /// Positioned reads from any thread.

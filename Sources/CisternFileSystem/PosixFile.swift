@@ -48,6 +48,48 @@ final class PosixAppendFile: AppendFile, @unchecked Sendable {
     }
 }
 
+/// Owned by one thread at a time, as `PositionedFile` says; that is why its variable needs no lock.
+final class PosixPositionedFile: PositionedFile, @unchecked Sendable {
+    let path: String
+    let size: UInt64
+    private var descriptor: Int32
+
+    init(path: String, descriptor: Int32, size: UInt64) {
+        self.path = path
+        self.descriptor = descriptor
+        self.size = size
+    }
+
+    deinit { close() }
+
+    func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(FileError) {
+        guard offset <= size, UInt64(bytes.count) <= size - offset else {
+            throw FileError(operation: "write", path: path, reason: .endOfFile)
+        }
+        var done = 0
+        while done < bytes.count {
+            let count = unsafe pwrite(
+                descriptor, bytes.baseAddress! + done, bytes.count - done, off_t(offset) + off_t(done))
+            if count < 0 {
+                if errno == EINTR { continue }
+                throw FileError(operation: "write", path: path, reason: .errno(errno))
+            }
+            done += count
+        }
+    }
+
+    func sync() throws(FileError) {
+        // Never retried: after a failed sync the kernel may have dropped the dirty pages.
+        if fdatasync(descriptor) != 0 { throw FileError(operation: "sync", path: path, reason: .errno(errno)) }
+    }
+
+    func close() {
+        guard descriptor >= 0 else { return }
+        _ = Glibc.close(descriptor)
+        descriptor = -1
+    }
+}
+
 final class PosixReadFile: RandomReadFile {
     let path: String
     let size: UInt64

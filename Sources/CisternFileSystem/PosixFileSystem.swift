@@ -63,6 +63,17 @@ package struct PosixFileSystem: FileSystem {
         return PosixAppendFile(path: path, descriptor: descriptor)
     }
 
+    package func openWrite(_ path: String) throws(FileError) -> any PositionedFile {
+        let descriptor = try openDescriptor(path, O_WRONLY, operation: "open for writing")
+        var status = stat()
+        if unsafe fstat(descriptor, &status) != 0 {
+            let error = failure("read the size of", path)
+            close(descriptor)
+            throw error
+        }
+        return PosixPositionedFile(path: path, descriptor: descriptor, size: UInt64(status.st_size))
+    }
+
     package func openRead(_ path: String) throws(FileError) -> any RandomReadFile {
         let descriptor = try openDescriptor(path, O_RDONLY, operation: "open")
         var status = stat()

@@ -98,6 +98,7 @@ private final class ReadCounting: FileSystem {
     func list(_ path: String) throws(FileError) -> [String] { try base.list(path) }
     func exists(_ path: String) throws(FileError) -> Bool { try base.exists(path) }
     func size(_ path: String) throws(FileError) -> UInt64 { try base.size(path) }
+    func openWrite(_ path: String) throws(FileError) -> any PositionedFile { try base.openWrite(path) }
     func createAppend(_ path: String) throws(FileError) -> any AppendFile { try base.createAppend(path) }
     func readAll(_ path: String, limit: Int) throws(FileError) -> [UInt8] { try base.readAll(path, limit: limit) }
     func rename(_ from: String, to: String) throws(FileError) { try base.rename(from, to: to) }

@@ -78,6 +78,7 @@ package final class ColdFileSystem: FileSystem {
     package func list(_ path: String) throws(FileError) -> [String] { try base.list(path) }
     package func exists(_ path: String) throws(FileError) -> Bool { try base.exists(path) }
     package func size(_ path: String) throws(FileError) -> UInt64 { try base.size(path) }
+    package func openWrite(_ path: String) throws(FileError) -> any PositionedFile { try base.openWrite(path) }
     package func createAppend(_ path: String) throws(FileError) -> any AppendFile { try base.createAppend(path) }
     package func openRead(_ path: String) throws(FileError) -> any RandomReadFile {
         ColdFile(try base.openRead(path), self)

@@ -13,7 +13,8 @@ import Glibc
 
 package final class MemoryFileSystem: FileSystem, Sendable {
     package enum Operation: Hashable, Sendable, CaseIterable {
-        case create, append, sync, read, open, rename, remove, truncate, syncDirectory, createDirectory, list, exists
+        case create, append, write, sync, read, open, rename, remove, truncate, syncDirectory, createDirectory, list,
+            exists
     }
 
     /// Lets matching operations fail.
@@ -42,7 +43,11 @@ package final class MemoryFileSystem: FileSystem, Sendable {
         var bytes: [UInt8] = []
         /// `bytes[..<durable]` survives a power cut.
         var durable = 0
+        /// Sectors that were written in place and not synced, as they were before.
+        var overwritten: [Int: [UInt8]] = [:]
     }
+
+    private static let sectorBytes = 512
 
     private enum DirectoryChange {
         case link(String, Inode)
@@ -127,6 +132,44 @@ package final class MemoryFileSystem: FileSystem, Sendable {
         return next
     }
 
+    /// The same files once more, all of them durable.
+    package func copied() -> MemoryFileSystem {
+        let next = MemoryFileSystem()
+        state.withLock { old in
+            next.state.withLock { new in
+                new.directories = old.directories
+                for (path, inode) in old.files {
+                    let copy = Inode()
+                    copy.bytes = inode.bytes
+                    copy.durable = inode.bytes.count
+                    new.files[path] = copy
+                    new.used += UInt64(copy.bytes.count)
+                }
+                new.durableFiles = new.files
+            }
+        }
+        return next
+    }
+
+    /// What the next process finds when this one is killed: everything, synced or not, and no locks. The receiver fails every call from
+    /// here on.
+    package func afterProcessEnd() -> MemoryFileSystem {
+        let next = MemoryFileSystem()
+        state.withLock { old in
+            old.isDead = true
+            next.state.withLock { new in
+                new.files = old.files
+                new.durableFiles = old.durableFiles
+                new.directories = old.directories
+                new.pending = old.pending
+                new.capacity = old.capacity
+                new.used = old.used
+                new.random = old.random
+            }
+        }
+        return next
+    }
+
     /// The bytes of a file as they are, for tests that damage them.
     package func contents(_ path: String) -> [UInt8]? { state.withLock { $0.files[path]?.bytes } }
 
@@ -190,6 +233,14 @@ package final class MemoryFileSystem: FileSystem, Sendable {
             return .success(Handle(inode))
         }
         return MemoryAppendFile(fileSystem: self, path: path, inode: inode.inode)
+    }
+
+    package func openWrite(_ path: String) throws(FileError) -> any PositionedFile {
+        let inode = try perform(.open, path) { (state: inout State) -> Outcome<Handle> in
+            guard let inode = state.files[path] else { return .failure(ENOENT) }
+            return .success(Handle(inode))
+        }
+        return MemoryPositionedFile(fileSystem: self, path: path, inode: inode.inode)
     }
 
     package func openRead(_ path: String) throws(FileError) -> any RandomReadFile {
@@ -294,9 +345,40 @@ package final class MemoryFileSystem: FileSystem, Sendable {
         }
     }
 
+    func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64, to inode: Inode, path: String) throws(FileError) {
+        let chunk = Array(bytes)
+        let target = Handle(inode)
+        let place = Int(offset)
+        do throws(FileError) {
+            try perform(.write, path) { (_: inout State) -> Outcome<Void> in
+                overwrite(target.inode, at: place, chunk[...]) ? .success(()) : .failure(0)
+            }
+        } catch {
+            // A fault may still have let a part through.
+            state.withLock { state in
+                guard !state.isDead, !chunk.isEmpty else { return }
+                _ = overwrite(target.inode, at: place, chunk[..<Int.random(in: 0..<chunk.count, using: &state.random)])
+            }
+            throw error
+        }
+    }
+
+    private func overwrite(_ inode: Inode, at offset: Int, _ bytes: ArraySlice<UInt8>) -> Bool {
+        guard offset + bytes.count <= inode.bytes.count else { return false }
+        guard !bytes.isEmpty else { return true }
+        let sector = MemoryFileSystem.sectorBytes
+        for number in offset / sector...(offset + bytes.count - 1) / sector where inode.overwritten[number] == nil {
+            inode.overwritten[number] = Array(
+                inode.bytes[number * sector..<min(inode.bytes.count, (number + 1) * sector)])
+        }
+        inode.bytes.replaceSubrange(offset..<offset + bytes.count, with: bytes)
+        return true
+    }
+
     func sync(_ inode: Inode, path: String) throws(FileError) {
         let target = Handle(inode)
         try perform(.sync, path) { (_: inout State) -> Outcome<Void> in
+            target.inode.overwritten = [:]
             target.inode.durable = target.inode.bytes.count
             return .success(())
         }
@@ -370,6 +452,12 @@ package final class MemoryFileSystem: FileSystem, Sendable {
             let to = Int.random(in: from..<kept, using: &random)
             for index in from...to { bytes[index] = 0 }
         }
+        for (number, old) in inode.overwritten.sorted(by: { $0.key < $1.key }) where Bool.random(using: &random) {
+            let from = number * MemoryFileSystem.sectorBytes
+            guard from < bytes.count else { continue }
+            let count = min(old.count, bytes.count - from)
+            bytes.replaceSubrange(from..<from + count, with: old.prefix(count))
+        }
         return bytes
     }
 }
@@ -394,6 +482,27 @@ private final class MemoryAppendFile: AppendFile, @unchecked Sendable {
 
     func append(_ bytes: UnsafeRawBufferPointer) throws(FileError) {
         try fileSystem.append(bytes, to: inode, path: path)
+    }
+
+    func sync() throws(FileError) { try fileSystem.sync(inode, path: path) }
+
+    func close() {}
+}
+
+private final class MemoryPositionedFile: PositionedFile, @unchecked Sendable {
+    let fileSystem: MemoryFileSystem
+    let path: String
+    let inode: MemoryFileSystem.Inode
+    var size: UInt64 { fileSystem.byteCount(of: inode) }
+
+    init(fileSystem: MemoryFileSystem, path: String, inode: MemoryFileSystem.Inode) {
+        self.fileSystem = fileSystem
+        self.path = path
+        self.inode = inode
+    }
+
+    func write(_ bytes: UnsafeRawBufferPointer, at offset: UInt64) throws(FileError) {
+        try fileSystem.write(bytes, at: offset, to: inode, path: path)
     }
 
     func sync() throws(FileError) { try fileSystem.sync(inode, path: path) }

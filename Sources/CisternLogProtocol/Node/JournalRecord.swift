@@ -18,6 +18,16 @@ package enum JournalRecord: Hashable, Sendable {
     case repaired(LedgerID)
 }
 
+extension JournalRecord {
+    /// The ledger that the record is a part of; nil when it says something about the node, or that a ledger is gone.
+    package var contents: LedgerID? {
+        switch self {
+        case .add(let ledger, _, _, _), .fence(let ledger), .lac(let ledger, _), .repaired(let ledger): ledger
+        case .delete, .limbo: nil
+        }
+    }
+}
+
 /// Place of a record in the order of a node's journal: 1 for the first record of a run of the node, then one higher each.
 package struct JournalSequence: Hashable, Comparable, Sendable, CustomStringConvertible {
     package let rawValue: UInt64

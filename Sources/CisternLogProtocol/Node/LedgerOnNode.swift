@@ -99,6 +99,8 @@ struct Limbo: Hashable, Sendable {
         return ledger <= through && !repaired.contains(ledger)
     }
 
+    func hasRepaired(_ ledger: LedgerID) -> Bool { repaired.contains(ledger) }
+
     mutating func begin(through ledger: LedgerID) {
         isPending = false
         through = max(ledger, through ?? ledger)
@@ -114,4 +116,8 @@ struct LedgerSet: Hashable, Sendable {
 
     func contains(_ ledger: LedgerID) -> Bool { ids.contains(EntryID(Int64(ledger.rawValue))) }
     mutating func insert(_ ledger: LedgerID) { ids.insert(EntryID(Int64(ledger.rawValue))) }
+
+    var runs: [ClosedRange<LedgerID>] {
+        ids.runs.map { LedgerID(UInt64($0.lowerBound))...LedgerID(UInt64($0.upperBound)) }
+    }
 }

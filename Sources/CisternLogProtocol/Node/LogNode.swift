@@ -48,6 +48,8 @@ package struct LogNode<Token: Hashable & Sendable>: Hashable, Sendable {
     /// A record that was durable when the node stopped, in journal order, before `start`.
     package mutating func replay(_ record: JournalRecord) {
         invariant(phase == .starting, "a record is replayed while the node serves")
+        // What a journal still has of a ledger whose delete was told first.
+        if let ledger = record.contents, deleted.contains(ledger) { return }
         accept(record)
         _ = makeDurable(record)
     }
@@ -69,12 +71,18 @@ package struct LogNode<Token: Hashable & Sendable>: Hashable, Sendable {
     /// way to the disk.
     package func isInLimbo(_ ledger: LedgerID) -> Bool { limbo.isPending || limbo.contains(ledger) }
 
+    /// The ledger was in limbo, and is not since its copies are back.
+    package func wasRepaired(_ ledger: LedgerID) -> Bool { limbo.hasRepaired(ledger) }
+
     /// What the node has of the ledger, durably; nil when it has nothing.
     package func status(of ledger: LedgerID) -> (entries: EntrySet, lac: EntryID, isFenced: Bool)? {
         ledgers[ledger].map { ($0.durable, $0.lac, $0.isDurablyFenced) }
     }
 
     package func hasDeleted(_ ledger: LedgerID) -> Bool { deleted.contains(ledger) }
+
+    /// Runs of ledgers that were deleted, for ever.
+    package var deletedLedgers: [ClosedRange<LedgerID>] { deleted.runs }
 
     package var heldLedgers: [LedgerID] { ledgers.keys.sorted() }
 

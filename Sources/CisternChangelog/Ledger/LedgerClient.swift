@@ -48,11 +48,11 @@ package final class LedgerClient: Sendable {
     package func openReader(
         _ ledger: LedgerID, metadata found: LedgerMetadata, from first: EntryID = .first, through last: EntryID? = nil
     ) async -> LedgerReaderHandle {
-        let machine = LedgerReader(ledger: ledger, metadata: found, from: first)
         let queue = LedgerReaderQueue(ledger: ledger)
         let host = await onLoop { [metadata] connections in
             let host = LedgerReaderHost(
-                machine, from: first, through: last, queue: queue, connections: connections, service: metadata)
+                ledger, metadata: found, from: first, through: last, queue: queue, connections: connections,
+                service: metadata)
             return NIOLoopBound(host, eventLoop: connections.eventLoop)
         }
         queue.open(host)

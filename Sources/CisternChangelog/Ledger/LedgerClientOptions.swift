@@ -11,13 +11,15 @@ package struct LedgerClientOptions: Sendable {
     package var requestTimeout: TimeAmount = .seconds(5)
     /// A node that could not be reached is not tried again for so long, doubled with each failure up to the maximum.
     package var reconnectDelayMin: TimeAmount = .milliseconds(50)
-    package var reconnectDelayMax: TimeAmount = .seconds(5)
+    package var reconnectDelayMax: TimeAmount = .seconds(2)
     /// After trouble with a node or with metadata, what is stuck is tried again after this.
     package var retryInterval: TimeAmount = .seconds(1)
     /// A writer that sent nothing for so long tells readers its last add confirmed.
     package var idleInterval: TimeAmount = .milliseconds(50)
     /// A reader that got nothing for so long asks elsewhere too, and looks at metadata when it waits at the end.
     package var readerInterval: TimeAmount = .milliseconds(500)
+    /// A reader that no node gives its next entry asks all of them again for so long before it fails: nodes restart.
+    package var readPatience: TimeAmount = .seconds(30)
     /// Bytes of a writer's entries that may be unacknowledged; one entry is always let in.
     package var windowBytes = 16 << 20
     /// Entries of a writer that may be unacknowledged.

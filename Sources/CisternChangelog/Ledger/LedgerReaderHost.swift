@@ -34,15 +34,22 @@ final class LedgerReaderHost: LogNodeCaller {
     private var hasProgress = false
     private var timer: Scheduled<Void>?
 
+    /// As it was last read.
+    private var metadata: LedgerMetadata
+    /// Since when no node gives the next entry.
+    private var unreadableSince: NIODeadline?
+    private var restartTask: Scheduled<Void>?
+
     /// Before the first entry came.
     private static let entryBytesGuess = 64 << 10
     private static let runMax = 1024
 
     init(
-        _ machine: LedgerReader, from first: EntryID, through: EntryID?, queue: LedgerReaderQueue,
+        _ ledger: LedgerID, metadata: LedgerMetadata, from first: EntryID, through: EntryID?, queue: LedgerReaderQueue,
         connections: LogNodeConnections, service: any LedgerMetadataService
     ) {
-        self.machine = machine
+        machine = LedgerReader(ledger: ledger, metadata: metadata, from: first)
+        self.metadata = metadata
         self.through = through
         self.queue = queue
         self.connections = connections
@@ -97,6 +104,8 @@ final class LedgerReaderHost: LogNodeCaller {
         isDone = true
         timer?.cancel()
         timer = nil
+        restartTask?.cancel()
+        restartTask = nil
     }
 
     // MARK: - Credit
@@ -130,6 +139,7 @@ final class LedgerReaderHost: LogNodeCaller {
             case .deliver(let first, let bodies): deliver(LedgerBatch(first: first, bodies: bodies))
             case .ended: finish(.success(()))
             case .failed(let failure):
+                if isPatient(with: failure) { break }
                 let causes = connections.causes(nodes)
                 finish(.failure(.failed(machine.ledger, failure, causes: causes)))
             }
@@ -157,6 +167,7 @@ final class LedgerReaderHost: LogNodeCaller {
 
     private func deliver(_ batch: LedgerBatch) {
         hasProgress = true
+        unreadableSince = nil
         delivered = batch.first.advanced(by: batch.bodies.count - 1)
         let largest = batch.bodies.reduce(0) { max($0, $1.count) } + LedgerBatch.entryOverheadBytes
         // Grows at once and shrinks slowly.
@@ -164,6 +175,22 @@ final class LedgerReaderHost: LogNodeCaller {
         queue.put(batch)
         if let through, delivered >= through { return finish(.success(())) }
         demand(buffered: queue.bytes)
+    }
+
+    /// Nodes that were asked in vain may be back in a moment: a new machine goes on behind what was delivered.
+    private func isPatient(with failure: LedgerFailure) -> Bool {
+        guard case .unreadable = failure else { return false }
+        let since = unreadableSince ?? .now()
+        unreadableSince = since
+        guard .now() < since + options.readPatience else { return false }
+        restartTask = eventLoop.assumeIsolated().scheduleTask(in: options.readerInterval) {
+            self.restartTask = nil
+            if self.isDone { return }
+            self.machine = LedgerReader(ledger: self.machine.ledger, metadata: self.metadata, from: self.delivered.next)
+            self.machine.demand(through: self.wanted, into: &self.actions)
+            self.carryOut()
+        }
+        return true
     }
 
     private func finish(_ end: Result<Void, LedgerError>) {
@@ -187,6 +214,7 @@ final class LedgerReaderHost: LogNodeCaller {
     private func answered(_ result: LedgerMetadataResult, _ number: Int) {
         if isDone || number != questions { return }
         questionIsOut = false
+        if case .found(let found) = result { metadata = found.value }
         machine.receive(result, into: &actions)
         carryOut()
     }

@@ -3,6 +3,7 @@
 import CisternChangelog
 import CisternLogProtocol
 import CisternPrimitives
+import NIOCore
 import Testing
 
 @Suite(.timeLimit(.minutes(1))) struct LedgerReaderHandleTests {
@@ -92,6 +93,24 @@ import Testing
             await #expect { _ = try await cluster.read() } throws: { error in
                 (error as? LedgerError)?.failure == .unreadable(.first) && "\(error)".contains("n2")
             }
+        }
+    }
+
+    @Test func aReaderWaitsForNodesThatAreGoneForAMoment() async throws {
+        var options = quickOptions()
+        options.readPatience = .seconds(60)
+        try await withCluster(options: options) { cluster in
+            let writer = await cluster.writer(try cluster.create())
+            for number in 0..<10 { try await writer.append(body(number)) }
+            try await writer.close()
+            for node in cluster.members.values { node.change { $0.failsReads = true } }
+            let reading = Task { try await cluster.read() }
+            // All of them are asked, and asked again.
+            for node in cluster.members.values {
+                await node.wait { $0.requests.count { if case .read = $0 { true } else { false } } >= 2 }
+            }
+            cluster[2].change { $0.failsReads = false }
+            #expect(try await reading.value.map(\.body) == (0..<10).map { body($0) })
         }
     }
 

@@ -22,6 +22,20 @@ struct LedgerOnNode<Token: Hashable & Sendable>: Hashable, Sendable {
     var lastRecord = JournalSequence.zero
     var waiters: [LACWaiter<Token>] = []
 
+    /// An add is handed to the journal.
+    mutating func accept(_ entry: EntryID, lac: EntryID, as record: JournalSequence) {
+        accepted.insert(entry)
+        raiseAccepted(lac)
+        lastRecord = record
+    }
+
+    /// An add is durable.
+    mutating func store(_ entry: EntryID, lac: EntryID) {
+        durable.insert(entry)
+        damaged.remove(entry)
+        raise(lac)
+    }
+
     mutating func raise(_ lac: EntryID) { self.lac = max(self.lac, lac) }
     mutating func raiseAccepted(_ lac: EntryID) { acceptedLAC = max(acceptedLAC, lac) }
 }

@@ -20,7 +20,8 @@ package enum LogNodeAction<Token: Hashable & Sendable>: Hashable, Sendable {
     case discard(LedgerID)
 }
 
-/// - Parameter Token: what the owner tells requests apart by; each is answered once at most.
+/// - Parameter Token: what the owner tells requests apart by; each is answered once at most. Fast for `Int`, for which the hot
+///   calls are specialised here: their callers are in other modules, which do not see these bodies.
 package struct LogNode<Token: Hashable & Sendable>: Hashable, Sendable {
     package typealias Action = LogNodeAction<Token>
 
@@ -88,6 +89,7 @@ package struct LogNode<Token: Hashable & Sendable>: Hashable, Sendable {
 
     // MARK: Requests
 
+    @_specialize(where Token == Int)
     package mutating func receive(_ request: NodeRequest, token: Token, into actions: inout [Action]) {
         switch request {
         case .add(let add): receive(add, token, into: &actions)
@@ -152,6 +154,7 @@ package struct LogNode<Token: Hashable & Sendable>: Hashable, Sendable {
     // MARK: Journal
 
     /// All records up to `sequence` are durable.
+    @_specialize(where Token == Int)
     package mutating func synced(through sequence: JournalSequence, into actions: inout [Action]) {
         guard phase != .failed, sequence > synced else { return }
         invariant(sequence <= appended, "record \(sequence) is synced and only \(appended) were written")
@@ -186,6 +189,7 @@ package struct LogNode<Token: Hashable & Sendable>: Hashable, Sendable {
     }
 
     /// Answers an action `.read`.
+    @_specialize(where Token == Int)
     package mutating func read(_ token: Token, results: [JournalRead], into actions: inout [Action]) {
         guard let pending = reads.removeValue(forKey: token) else { return }
         actions.append(.reply(token, pending.reply(results, rules: rules)))
@@ -283,9 +287,7 @@ extension LogNode {
     private mutating func accept(_ record: JournalRecord) {
         switch record {
         case .add(let ledger, let entry, let lac, _):
-            ledgers[ledger, default: LedgerOnNode()].accepted.insert(entry)
-            ledgers[ledger, default: LedgerOnNode()].raiseAccepted(lac)
-            ledgers[ledger, default: LedgerOnNode()].lastRecord = appended
+            ledgers[ledger, default: LedgerOnNode()].accept(entry, lac: lac, as: appended)
         case .fence(let ledger):
             ledgers[ledger, default: LedgerOnNode()].isFenced = true
             ledgers[ledger, default: LedgerOnNode()].lastRecord = appended
@@ -314,9 +316,7 @@ extension LogNode {
     private mutating func makeDurable(_ record: JournalRecord) -> LedgerID? {
         switch record {
         case .add(let ledger, let entry, let lac, _):
-            ledgers[ledger]?.durable.insert(entry)
-            ledgers[ledger]?.damaged.remove(entry)
-            ledgers[ledger]?.raise(lac)
+            ledgers[ledger]?.store(entry, lac: lac)
             return ledger
         case .fence(let ledger):
             ledgers[ledger]?.isDurablyFenced = true
@@ -341,7 +341,8 @@ extension LogNode {
     /// Who waits for a newer last add confirmed is told of it, or of the fence: its writer has lost the ledger, and nobody knows
     /// whether there will be a newer one.
     private mutating func answerWaiters(_ ledger: LedgerID, into actions: inout [Action]) {
-        guard let state = ledgers[ledger], !state.waiters.isEmpty else { return }
+        if ledgers[ledger]?.waiters.isEmpty != false { return }
+        guard let state = ledgers[ledger] else { return }
         let ready = state.waiters.filter { $0.newerThan < state.lac || state.isDurablyFenced }
         guard !ready.isEmpty else { return }
         ledgers[ledger]?.waiters.removeAll { $0.newerThan < state.lac || state.isDurablyFenced }

@@ -6,10 +6,10 @@ import CisternPrimitives
 import Synchronization
 
 final class MemoryLogNode: LogNodeService {
-    struct Token: Hashable, Sendable {
-        let client: ObjectIdentifier
-        let id: UInt64
-    }
+    /// The client's number, then the id that it gave.
+    typealias Token = Int
+
+    static let idBits = 40
 
     struct State: Sendable {
         var machine = LogNode<Token>()
@@ -20,14 +20,16 @@ final class MemoryLogNode: LogNodeService {
         var holdsReads = false
         var failsReads = false
         var heldReads: [(Token, LedgerID, [EntryID], Int)] = []
-        var clients: [ObjectIdentifier: any LogNodeServiceClient] = [:]
+        var clients: [Int: any LogNodeServiceClient] = [:]
+        var numbers: [ObjectIdentifier: Int] = [:]
+        var nextNumber = 0
         // What a test looks at.
         var submits = 0
         var requests: [NodeRequest] = []
         var addBytes = 0
         var disconnects = 0
         /// Not delivered yet; by client.
-        var answers: [ObjectIdentifier: [LogNodeAnswer]] = [:]
+        var answers: [Int: [LogNodeAnswer]] = [:]
     }
 
     private struct Guarded {
@@ -76,27 +78,34 @@ final class MemoryLogNode: LogNodeService {
     // MARK: LogNodeService
 
     func submit(_ requests: [LogNodeCall], from client: any LogNodeServiceClient) {
-        let key = ObjectIdentifier(client)
         change { state in
-            state.clients[key] = client
+            let number = state.number(of: client)
             state.submits += 1
             for call in requests {
                 state.requests.append(call.request)
                 if case .add(let add) = call.request { state.addBytes += add.body.count }
-                state.run { $0.receive(call.request, token: Token(client: key, id: call.id), into: &$1) }
+                state.run { $0.receive(call.request, token: number << MemoryLogNode.idBits | Int(call.id), into: &$1) }
             }
         }
     }
 
     func disconnected(_ client: any LogNodeServiceClient) {
         change { state in
-            state.clients[ObjectIdentifier(client)] = nil
+            if let number = state.numbers.removeValue(forKey: ObjectIdentifier(client)) { state.clients[number] = nil }
             state.disconnects += 1
         }
     }
 }
 
 extension MemoryLogNode.State {
+    fileprivate mutating func number(of client: any LogNodeServiceClient) -> Int {
+        if let known = numbers[ObjectIdentifier(client)] { return known }
+        nextNumber += 1
+        numbers[ObjectIdentifier(client)] = nextNumber
+        clients[nextNumber] = client
+        return nextNumber
+    }
+
     mutating func run(_ event: (inout LogNode<MemoryLogNode.Token>, inout [LogNodeAction<MemoryLogNode.Token>]) -> Void)
     {
         var actions: [LogNodeAction<MemoryLogNode.Token>] = []
@@ -109,7 +118,8 @@ extension MemoryLogNode.State {
             case .read(let token, let ledger, let entries, let bytesMax):
                 heldReads.append((token, ledger, entries, bytesMax))
             case .reply(let token, let reply):
-                answers[token.client, default: []].append(LogNodeAnswer(id: token.id, reply: reply))
+                let id = UInt64(token & (1 << MemoryLogNode.idBits - 1))
+                answers[token >> MemoryLogNode.idBits, default: []].append(LogNodeAnswer(id: id, reply: reply))
             case .checkLedger, .discard: break
             }
         }

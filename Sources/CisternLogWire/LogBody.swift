@@ -57,7 +57,13 @@ internal import CisternWire
         return value
     }
 
-    mutating func ledger() throws(WireError) -> LedgerID { LedgerID(try integer("the ledger")) }
+    mutating func ledger() throws(WireError) -> LedgerID {
+        let value = try integer("the ledger", as: UInt64.self)
+        guard value <= LogWireLimits.ledgerIDMax else {
+            throw malformed("the ledger is \(value), above \(LogWireLimits.ledgerIDMax)")
+        }
+        return LedgerID(value)
+    }
 
     /// An entry that may be there.
     mutating func entry() throws(WireError) -> EntryID { try entry("the entry", from: 0) }

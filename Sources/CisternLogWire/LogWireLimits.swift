@@ -10,6 +10,8 @@ package enum LogWireLimits {
     package static let readBytesMax = 16 << 20
     /// Entries of one READ.
     package static let readEntriesMax = ReadRequest.countMax
+    /// Highest ledger id.
+    package static let ledgerIDMax = UInt64(Int64.max >> 1)
     /// Highest entry id: a read of so many entries from here on has no id that overflows.
     package static let entryIDMax = Int64.max >> 1
 }

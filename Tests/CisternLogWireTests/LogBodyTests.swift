@@ -121,6 +121,8 @@ private func complaint(_ opcode: Opcode, reply body: [UInt8]) -> String? {
         #expect(complaint(.logAdd, request: with(-1, at: 8))?.contains("the entry is -1") == true)
         #expect(complaint(.logAdd, request: with(Int64.max, at: 8)) != nil)
         #expect(complaint(.logAdd, request: with(Int64.min, at: 16)) != nil)
+        #expect(complaint(.logAdd, request: with(-1, at: 0))?.contains("the ledger is") == true)
+        #expect(complaint(.logAdd, request: with(1 << 62, at: 0)) != nil)
         #expect(complaint(.logAdd, request: with(5, at: 16))?.contains("not before") == true)
     }
 

@@ -46,7 +46,8 @@ private func upper(_ name: String) -> String {
     @Test func limitsAreThoseOfThePage() {
         let code = [
             ["entryBytesMax", "\(LogWireLimits.entryBytesMax)"], ["readBytesMax", "\(LogWireLimits.readBytesMax)"],
-            ["readEntriesMax", "\(LogWireLimits.readEntriesMax)"], ["entryIDMax", "\(LogWireLimits.entryIDMax)"],
+            ["readEntriesMax", "\(LogWireLimits.readEntriesMax)"], ["ledgerIDMax", "\(LogWireLimits.ledgerIDMax)"],
+            ["entryIDMax", "\(LogWireLimits.entryIDMax)"],
         ]
         #expect(table("Limits").map { Array($0[..<2]) } == code)
     }

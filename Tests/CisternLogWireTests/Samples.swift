@@ -15,7 +15,7 @@ extension SeededRandom {
     }
 
     mutating func request() -> NodeRequest {
-        let ledger = LedgerID(next())
+        let ledger = LedgerID(next() >> 2)
         switch Int.random(in: 0..<5, using: &self) {
         case 0:
             let entry = entry()
@@ -40,7 +40,7 @@ extension SeededRandom {
     }
 
     mutating func reply() -> NodeReply {
-        let ledger = LedgerID(next())
+        let ledger = LedgerID(next() >> 2)
         let refusal = Bool.random(using: &self) ? NodeRefusal.allCases.randomElement(using: &self) : nil
         switch Int.random(in: 0..<3, using: &self) {
         case 0: return .add(AddReply(ledger: ledger, entry: entry(), refusal: refusal))

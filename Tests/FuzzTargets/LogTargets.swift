@@ -81,6 +81,30 @@ private func readRequest(_ input: [UInt8]) {
     guard let same = again.withUnsafeBytes({ try? LogRequestBody.decode(opcode, $0) }), same == request else {
         broken("a request does not come back from its own encoding")
     }
+    serve(request)
+}
+
+/// A node takes whatever a client may ask, before and after it is deleted and fenced.
+private func serve(_ request: NodeRequest) {
+    var node = LogNode<Int>()
+    var actions: [LogNodeAction<Int>] = []
+    node.start(journalVerified: true, highestLedger: LedgerID(0), incarnation: 1, into: &actions)
+    let fence = NodeRequest.readLAC(ReadLACRequest(ledger: request.ledger, fence: true))
+    for (token, request) in [request, request, fence, request, .delete(request.ledger), request].enumerated() {
+        node.receive(request, token: token, into: &actions)
+        var sequence = JournalSequence.zero
+        for action in actions {
+            switch action {
+            case .append(_, let appended): sequence = appended
+            case .read(let token, _, let entries, _):
+                node.read(token, results: entries.map { _ in .failed }, into: &actions)
+            case .checkLedger(let ledger): node.ledgerChecked(ledger, exists: false, into: &actions)
+            case .reply, .discard: break
+            }
+        }
+        node.synced(through: sequence, into: &actions)
+        actions = []
+    }
 }
 
 private func readReply(_ input: [UInt8]) {
@@ -89,4 +113,34 @@ private func readReply(_ input: [UInt8]) {
     guard let reply = body.withUnsafeBytes({ try? LogReplyBody.decode(opcode, $0) }) else { return }
     // There is one way to write an answer.
     guard LogReplyBody.encode(reply) == body else { broken("an answer is encoded otherwise than it was read") }
+    hear(reply)
+}
+
+private let nodes = (1...3).map { LogNodeID($0) }
+
+/// The machines of the client side take whatever a node may answer, also what they did not ask.
+private func hear(_ reply: NodeReply) {
+    guard
+        let metadata = try? LedgerMetadata(
+            sizes: QuorumSizes(ensemble: 3, write: 3, ack: 2), ensemble: nodes)
+    else { return }
+    var reader = LedgerReader(ledger: reply.ledger, metadata: metadata, from: .first)
+    var readerActions: [LedgerReader.Action] = []
+    reader.demand(through: EntryID(100), into: &readerActions)
+    var recovery = LedgerRecovery(ledger: reply.ledger, candidates: [])
+    var recoveryActions: [RecoveryAction] = []
+    recovery.start(into: &recoveryActions)
+    recovery.receive(.found(Versioned(metadata, version: 1)), into: &recoveryActions)
+    recovery.receive(.written(2), into: &recoveryActions)
+    var writer = LedgerWriter(
+        ledger: reply.ledger, metadata: Versioned(metadata, version: 1), candidates: [], windowBytes: 1000)
+    var writerActions: [WriterAction] = []
+    for _ in 0..<3 { _ = writer.append([1], into: &writerActions) }
+    for _ in 0..<2 {
+        for node in nodes {
+            reader.receive(reply, from: node, into: &readerActions)
+            recovery.receive(reply, from: node, into: &recoveryActions)
+            if case .add(let add) = reply { writer.receive(add, from: node, into: &writerActions) }
+        }
+    }
 }

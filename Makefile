@@ -80,7 +80,7 @@ fuzz: packages ## every decoder under libFuzzer: TARGET="table log" for some of 
 	CISTERN_FUZZ=1 $(SWIFT) build $(FUZZ_BUILD)
 	@.ci/fuzz .build-fuzz/release/cistern-fuzz $${FUZZ_SECONDS:-60} $(TARGET)
 
-bench: packages ## ours and peers in turn: make bench SUITE=engine|compaction|codec|remote|checkpoint|flink [QUICK=1]; see Benchmarks/README.md
+bench: packages ## ours and peers in turn: make bench SUITE=engine|compaction|codec|remote|checkpoint|flink|changelog [QUICK=1]; see Benchmarks/README.md
 ifeq ($(SUITE),flink)
 	$(SWIFT) build -c $(CONFIGURATION) --product cistern
 	@Integrations/flink/build.sh bench $(if $(QUICK),--quick) $(ARGS)
@@ -93,9 +93,12 @@ else ifeq ($(SUITE),checkpoint)
 	$(SWIFT) build -c $(CONFIGURATION) --product cistern
 	$(SWIFT) build -c $(CONFIGURATION) --product cistern-bench-remote
 	taskset -c 1 $(BUILD)/cistern-bench-remote checkpoint $(if $(QUICK),--quick) $(ARGS)
+else ifeq ($(SUITE),changelog)
+	$(SWIFT) build -c $(CONFIGURATION) --product cistern-bench-changelog
+	$(BUILD)/cistern-bench-changelog $(if $(QUICK),--quick) $(ARGS)
 else
 	@case "$(SUITE)" in engine|compaction|codec) ;; \
-	  *) echo "no suite '$(SUITE)': SUITE=engine, compaction, codec, remote, checkpoint or flink"; exit 1;; esac
+	  *) echo "no suite '$(SUITE)': SUITE=engine, compaction, codec, remote, checkpoint, flink or changelog"; exit 1;; esac
 	$(SWIFT) build -c $(CONFIGURATION) --product cistern-bench
 	$(BUILD)/cistern-bench --suite $(SUITE) $(if $(QUICK),--quick) $(ARGS)
 endif

@@ -162,6 +162,15 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], path: "Benchmarks/Remote", swiftSettings: testing),
 
+        .executableTarget(
+            name: "cistern-bench-changelog",
+            dependencies: [
+                "CisternBenchKit", "CisternChangelog", "CisternFileSystem", "CisternLogNetwork", "CisternLogNode",
+                "CisternLogProtocol", "CisternPrimitives", "CisternTransport",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ], path: "Benchmarks/Changelog", swiftSettings: testing),
+
         // Tests
         .testTarget(name: "EndToEndTests", dependencies: ["FlightsExample", "cistern"], swiftSettings: testing),
         .testTarget(name: "FlightsExampleTests", dependencies: ["FlightsExample", "CZstd"], swiftSettings: testing),

@@ -42,6 +42,8 @@ package struct LogNodeOptions: Sendable {
 package struct LogNodeStatus: Sendable {
     package var ledgers = 0
     package var segments = 0
+    /// Files that are ready for segments to come.
+    package var preparedSegments = 0
     package var isReadOnly = false
     /// Why the journal takes nothing any more; nil while it does.
     package var failure: JournalError?
@@ -224,6 +226,7 @@ package struct LogNodeStatus: Sendable {
             var status = LogNodeStatus()
             status.ledgers = machine.heldLedgers.count
             status.segments = journal.segmentCount
+            status.preparedSegments = journal.preparedSegmentCount
             status.isReadOnly = isReadOnly
             status.failure = failure
             status.journal = journal.metrics

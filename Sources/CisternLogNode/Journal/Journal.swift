@@ -102,7 +102,7 @@ private struct AfterSync: @unchecked Sendable {
 
     /// Segments that hold something, the one that is written included.
     package var segmentCount: Int { sealed.count + 1 }
-    package var segmentInUse: UInt64 { encoder.segment }
+    package var preparedSegmentCount: Int { stock.count }
 
     // MARK: Writing
 

@@ -39,16 +39,17 @@ extension Journal {
                 _ = trim.checkpointed(store: 0, before: segment + 1)
             }
         }
-        prepareSpares()
+        prepareSpares(max(options.spareSegments, options.preparedAtStart))
         lookForWork()
     }
 
     // MARK: Prepared segments
 
-    func prepareSpares() {
-        guard stock.count < options.spareSegments else { return reportRoom(true) }
+    func prepareSpares(_ wanted: Int? = nil) {
+        let wanted = wanted ?? options.spareSegments
+        guard stock.count < wanted else { return reportRoom(true) }
         lanes.keeper.submit { [self] in
-            let hasRoom = fillStock()
+            let hasRoom = fillStock(wanted)
             ownerLane.submit { [self] in
                 reportRoom(hasRoom)
                 if !hasRoom { retryLater() }
@@ -57,8 +58,8 @@ extension Journal {
     }
 
     /// False when the disk has no room for as many as should be there.
-    private func fillStock() -> Bool {
-        while stock.count < options.spareSegments {
+    private func fillStock(_ wanted: Int) -> Bool {
+        while stock.count < wanted {
             do throws(FileError) { try stock.prepare() } catch { return false }
         }
         return true

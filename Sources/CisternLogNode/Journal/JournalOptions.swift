@@ -13,6 +13,10 @@ package struct JournalOptions: Sendable {
     package var segmentBytes = 64 << 20
     /// Segments that are prepared ahead; one of them is the reserve: with fewer than two that can be prepared, writers are refused.
     package var spareSegments = 2
+    /// Segments that are prepared when a journal is opened, should these be more.
+    package var preparedAtStart = 0
+    /// Files of segments that went are kept for later ones up to this many: to write them anew would cost as much as what they will hold.
+    package var keptSegments = 16
     /// Records that are written and synced together at most, but for one that is larger.
     package var batchBytesMax = 4 << 20
     /// A sealed segment of which less than this part is still needed has that copied to the end, and goes.

@@ -70,7 +70,9 @@ final class SegmentStock: Sendable {
     func giveBack(_ segment: UInt64) throws(FileError) {
         let path = options.directory + "/" + JournalFiles.segment(segment)
         try fileSystem.removeIfPresent(options.directory + "/" + JournalFiles.index(segment))
-        guard count < options.spareSegments, try fileSystem.size(path) == UInt64(options.segmentBytes) else {
+        guard count < max(options.spareSegments, options.keptSegments),
+            try fileSystem.size(path) == UInt64(options.segmentBytes)
+        else {
             return try fileSystem.removeIfPresent(path)
         }
         let number = state.withLock { state in

@@ -60,21 +60,35 @@ package final class LedgerClient: Sendable {
         return LedgerReaderHandle(queue)
     }
 
-    /// Closes a ledger for a writer that is gone, or that must be stopped.
+    /// Closes a ledger for a writer that is gone, or that must be stopped. Begins again when too few nodes answer, for as long as the
+    /// options are patient.
     package func recover(
         _ ledger: LedgerID, candidates: [LogNodeID]
     ) async throws(LedgerError) -> RecoveredLedger {
-        let machine = LedgerRecovery(ledger: ledger, candidates: candidates)
-        let result = await withCheckedContinuation { continuation in
-            Task { [metadata] in
-                await onLoop { connections in
-                    LedgerRecoveryRun(machine, connections: connections, service: metadata) {
-                        continuation.resume(returning: $0)
-                    }.start()
+        let deadline = NIODeadline.now() + options.patience
+        while true {
+            let result = await recoverOnce(LedgerRecovery(ledger: ledger, candidates: candidates))
+            guard case .failure(let error) = result, error.mayPass, .now() < deadline else { return try result.get() }
+            await pause(options.retryInterval)
+        }
+    }
+
+    private func recoverOnce(_ machine: LedgerRecovery) async -> Result<RecoveredLedger, LedgerError> {
+        let loop = group.next()
+        return await withCheckedContinuation { continuation in
+            loop.execute { [metadata] in
+                let run = LedgerRecoveryRun(machine, connections: self.connections(of: loop), service: metadata) {
+                    continuation.resume(returning: $0)
                 }
+                run.start()
             }
         }
-        return try result.get()
+    }
+
+    private func pause(_ time: TimeAmount) async {
+        await withCheckedContinuation { continuation in
+            group.next().scheduleTask(in: time) { continuation.resume() }
+        }
     }
 
     /// Closes the connections. Writers and readers are closed or stopped before. Idempotent.

@@ -18,9 +18,11 @@ package struct LedgerClientOptions: Sendable {
     package var idleInterval: TimeAmount = .milliseconds(50)
     /// A reader that got nothing for so long asks elsewhere too, and looks at metadata when it waits at the end.
     package var readerInterval: TimeAmount = .milliseconds(500)
-    /// A reader that no node gives its next entry asks all of them again for so long before it fails: nodes restart.
-    package var readPatience: TimeAmount = .seconds(30)
-    /// Bytes of a writer's entries that may be unacknowledged; one entry is always let in.
+    /// A reader that no node gives its next entry, and a recovery that too few nodes answer, ask all of them again for so long before
+    /// they fail: nodes restart.
+    package var patience: TimeAmount = .seconds(30)
+    /// Bytes of a writer's entries that may be unacknowledged; one entry is always let in. A node that is not waited for may have
+    /// twice as much unanswered before appends wait for it.
     package var windowBytes = 16 << 20
     /// Entries of a writer that may be unacknowledged.
     package var windowEntries = 16_384

@@ -17,6 +17,14 @@ package enum LedgerError: Error, Equatable, Sendable, CustomStringConvertible {
         if case .failed(_, let failure, _) = self { failure } else { nil }
     }
 
+    /// Too few nodes answered: more of them may be up in a moment.
+    var mayPass: Bool {
+        switch failure {
+        case .notFenced, .undecided, .notEnoughNodes: true
+        case .fenced, .deleted, .unreadable, .conflict, .metadata, nil: false
+        }
+    }
+
     package var description: String {
         switch self {
         case .failed(let ledger, let failure, let causes):

@@ -78,7 +78,7 @@ final class LedgerReaderHost: LogNodeCaller {
         carryOut()
     }
 
-    func received(_ reply: NodeReply, from node: LogNodeID) {
+    func received(_ reply: NodeReply, to request: NodeRequest, from node: LogNodeID) {
         switch reply {
         case .read: readsOut -= 1
         case .lac: nodesThatTellNews.remove(node)
@@ -182,7 +182,7 @@ final class LedgerReaderHost: LogNodeCaller {
         guard case .unreadable = failure else { return false }
         let since = unreadableSince ?? .now()
         unreadableSince = since
-        guard .now() < since + options.readPatience else { return false }
+        guard .now() < since + options.patience else { return false }
         restartTask = eventLoop.assumeIsolated().scheduleTask(in: options.readerInterval) {
             self.restartTask = nil
             if self.isDone { return }

@@ -39,7 +39,7 @@ final class LedgerRecoveryRun: LogNodeCaller {
         carryOut()
     }
 
-    func received(_ reply: NodeReply, from node: LogNodeID) {
+    func received(_ reply: NodeReply, to request: NodeRequest, from node: LogNodeID) {
         if isDone { return }
         machine.receive(reply, from: node, into: &actions)
         carryOut()

@@ -14,7 +14,7 @@ internal import NIOCore
 
 /// Who asks log nodes. Both calls come on the event loop, one of them once for each request.
 protocol LogNodeCaller: AnyObject {
-    func received(_ reply: NodeReply, from node: LogNodeID)
+    func received(_ reply: NodeReply, to request: NodeRequest, from node: LogNodeID)
     /// The request was not answered; whether it was carried out is unknown.
     func failed(_ request: NodeRequest, to node: LogNodeID)
 }

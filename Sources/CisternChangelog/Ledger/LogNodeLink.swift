@@ -83,7 +83,7 @@ final class LogNodeLink {
                 throw TransportError.protocolViolation(error)
             }
             // Hints are answered with nothing.
-            if let answer { caller.received(answer, from: node) }
+            if let answer { caller.received(answer, to: request, from: node) }
         } catch {
             lastError = error as? TransportError
             caller.failed(request, to: node)

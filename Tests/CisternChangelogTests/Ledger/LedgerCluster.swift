@@ -143,7 +143,7 @@ func quickOptions() -> LedgerClientOptions {
     options.retryInterval = .milliseconds(20)
     options.idleInterval = .milliseconds(5)
     options.readerInterval = .milliseconds(20)
-    options.readPatience = .milliseconds(500)
+    options.patience = .milliseconds(500)
     options.reconnectDelayMin = .milliseconds(5)
     options.reconnectDelayMax = .milliseconds(50)
     return options

@@ -98,7 +98,7 @@ import Testing
 
     @Test func aReaderWaitsForNodesThatAreGoneForAMoment() async throws {
         var options = quickOptions()
-        options.readPatience = .seconds(60)
+        options.patience = .seconds(60)
         try await withCluster(options: options) { cluster in
             let writer = await cluster.writer(try cluster.create())
             for number in 0..<10 { try await writer.append(body(number)) }
@@ -149,6 +149,23 @@ import Testing
             #expect(recovered.last == EntryID(999))
             #expect(try await cluster.client.recover(ledger, candidates: []) == recovered)
             #expect(try await cluster.read().map(\.body) == (0..<1000).map { body($0) })
+        }
+    }
+
+    @Test func aRecoveryWaitsForNodesThatAreGoneForAMoment() async throws {
+        var options = quickOptions()
+        options.patience = .seconds(60)
+        try await withCluster(options: options) { cluster in
+            let writer = await cluster.writer(try cluster.create())
+            try await writer.acknowledged(try await writer.append(body(0)))
+            writer.stop()
+            await cluster.stop(LogNodeID(1))
+            await cluster.stop(LogNodeID(2))
+            let recovering = Task { try await cluster.client.recover(ledger, candidates: []) }
+            // It asks the one that is there, in vain, and asks again.
+            await cluster[3].wait { $0.requests.count { if case .readLAC = $0 { true } else { false } } >= 2 }
+            try await cluster.start(LogNodeID(1))
+            #expect(try await recovering.value.last == .first)
         }
     }
 

@@ -17,6 +17,9 @@ final class LedgerWriterHost: LogNodeCaller {
     private var actions: [WriterAction] = []
     private var isDone = false
 
+    /// Bytes of adds on their way to each node, not answered and not failed.
+    private var lags: [LogNodeID: Int] = [:]
+
     private var retryTask: Scheduled<Void>?
     private var idleTask: Scheduled<Void>?
     /// Adds went out since the idle timer was set.
@@ -52,8 +55,9 @@ final class LedgerWriterHost: LogNodeCaller {
         carryOut(taken: taken)
     }
 
-    func received(_ reply: NodeReply, from node: LogNodeID) {
-        guard !isDone, case .add(let reply) = reply else { return }
+    func received(_ reply: NodeReply, to request: NodeRequest, from node: LogNodeID) {
+        guard !isDone, case .add(let reply) = reply, case .add(let add) = request else { return }
+        lags[node, default: 0] -= cost(add)
         if reply.refusal != nil { retryLater() }
         machine.receive(reply, from: node, into: &actions)
         carryOut()
@@ -61,7 +65,8 @@ final class LedgerWriterHost: LogNodeCaller {
 
     func failed(_ request: NodeRequest, to node: LogNodeID) {
         // A hint that is lost is followed by others.
-        guard !isDone, case .add = request else { return }
+        guard !isDone, case .add(let add) = request else { return }
+        lags[node, default: 0] -= cost(add)
         retryLater()
         machine.nodeFailed(node, into: &actions)
         carryOut()
@@ -101,7 +106,10 @@ final class LedgerWriterHost: LogNodeCaller {
             for action in batch {
                 switch action {
                 case .send(let request, let node):
-                    if case .add = request { sentAdds = true }
+                    if case .add(let add) = request {
+                        sentAdds = true
+                        lags[node, default: 0] += cost(add)
+                    }
                     connections.send(request, to: node, deadline: deadline, for: caller)
                 case .metadata(let request): ask(request)
                 case .acknowledged: idleLater()
@@ -112,12 +120,23 @@ final class LedgerWriterHost: LogNodeCaller {
             }
             connections.flush()
         }
-        queue.report(acknowledged: machine.lastAddConfirmed, pendingBytes: machine.pendingBytes, taken: taken)
+        queue.report(
+            acknowledged: machine.lastAddConfirmed, pendingBytes: machine.pendingBytes, lagBytes: lag(), taken: taken)
         if let end {
             stop()
             queue.finish(end)
         }
     }
+
+    /// What the slowest node of the ensemble has not answered. Acknowledgements do not wait for it, but memory does.
+    private func lag() -> Int {
+        machine.metadata.value.lastFragment.ensemble.reduce(0) { max($0, lags[$1] ?? 0) }
+    }
+
+    private func cost(_ add: AddRequest) -> Int { add.body.count + LedgerWriterHost.addOverheadBytes }
+
+    /// What an add on its way takes beside its body, about.
+    private static let addOverheadBytes = 256
 
     private func causes() -> String { connections.causes(machine.metadata.value.lastFragment.ensemble) }
 

@@ -27,6 +27,8 @@ final class LedgerWriterQueue: Sendable {
         var queuedBytes = 0
         /// Unacknowledged bytes as the machine last reported.
         var pendingBytes = 0
+        /// What the slowest node has not answered, as the host last reported.
+        var lagBytes = 0
         var acknowledged: EntryID
         var isScheduled = false
         var isClosing = false
@@ -133,6 +135,8 @@ final class LedgerWriterQueue: Sendable {
     }
 
     private func hasRoom(_ state: borrowing State, for bytes: Int) -> Bool {
+        // A node that acknowledgements do not wait for may lag by one window more; then it is waited for, or it fails.
+        if state.lagBytes > 0, state.lagBytes + state.queuedBytes + bytes > 2 * windowBytes { return false }
         let entries = Int(state.next.rawValue - state.acknowledged.rawValue) - 1
         if entries == 0 { return true }
         return entries < windowEntries && state.queuedBytes + state.pendingBytes + bytes <= windowBytes
@@ -168,11 +172,12 @@ final class LedgerWriterQueue: Sendable {
     }
 
     /// Where the machine stands after it has got `taken` bytes more. Lets in who waited for room.
-    func report(acknowledged: EntryID, pendingBytes: Int, taken: Int) {
+    func report(acknowledged: EntryID, pendingBytes: Int, lagBytes: Int, taken: Int) {
         var ready: [(Acknowledgement, EntryID)] = []
         let host = state.withLock { state -> NIOLoopBound<LedgerWriterHost>? in
             state.queuedBytes -= taken
             state.pendingBytes = pendingBytes
+            state.lagBytes = lagBytes
             if acknowledged > state.acknowledged {
                 state.acknowledged = acknowledged
                 while let first = state.ackWaiters.first, first.entry <= acknowledged {

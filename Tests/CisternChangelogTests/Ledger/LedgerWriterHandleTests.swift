@@ -111,6 +111,35 @@ func failure(_ call: () async throws(LedgerError) -> Void) async -> LedgerError?
         }
     }
 
+    @Test func aNodeThatIsNotWaitedForLagsByABoundAndThenHoldsTheWriterBack() async throws {
+        var options = quickOptions()
+        options.windowBytes = 10_000
+        options.requestTimeout = .seconds(60)
+        try await withCluster(options: options) { cluster in
+            cluster[3].change { $0.holdsSyncs = true }
+            let writer = await cluster.writer(try cluster.create())
+            var last = EntryID.none
+            var isFull = false
+            while !isFull {
+                // With all of it acknowledged, only the third node can be what is waited for.
+                if last > .none { try await writer.acknowledged(last) }
+                let entry = try writer.append(body(7, size: 1000), acknowledged: nil)
+                isFull = entry == nil
+                last = entry ?? last
+            }
+            // Two windows, and what each add takes beside its body.
+            #expect(last >= EntryID(12) && last < EntryID(20))
+            #expect(writer.unacknowledgedBytes == 0)
+            let waiting = Task { try await writer.append(body(8, size: 1000)) }
+            let count = Int(last.rawValue) + 1
+            await cluster[3].wait { $0.requests.count { if case .add = $0 { true } else { false } } == count }
+            cluster[3].change { $0.holdsSyncs = false }
+            #expect(try await waiting.value == last.next)
+            for _ in 0..<50 { last = try await writer.append(body(9, size: 1000)) }
+            try await writer.acknowledged(last)
+        }
+    }
+
     @Test func anEntryLargerThanTheWindowIsLetInAlone() async throws {
         var options = quickOptions()
         options.windowBytes = 10

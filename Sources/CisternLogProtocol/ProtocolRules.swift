@@ -44,6 +44,10 @@ package struct ProtocolRules: Hashable, Sendable {
         case recoveryKeepsLAC
         /// Garbage collection believes metadata that it read by itself, not a hint.
         case collectionReadsMetadata
+        /// A log has no third ledger while the last but one is open.
+        case rollsWaitForClose
+        /// What a node had to store again after a loss was a fence too.
+        case repairFences
     }
 
     private let broken: UInt8

@@ -8,10 +8,8 @@ final class AttemptRun {
     let client: Client
     private unowned let world: World
     private var takeover: LogTakeover
-    private var list: Versioned<LogMetadata>?
+    private var owner: LogOwner?
     private var writer: WriterRun?
-    /// The ledger before, until it is closed. A takeover closes the last two of the list, so no third one is open.
-    private var closing: WriterRun?
     /// Of ledgers that this attempt created: they are written from there on, whatever became of them meanwhile.
     private var created: [LedgerID: Versioned<LedgerMetadata>] = [:]
     private var toWrite: Int
@@ -19,7 +17,6 @@ final class AttemptRun {
     private var inLedger = 0
     private var recoveries = 0
     private var isDone = false
-    private var isRolling = false
 
     init(_ attempt: UInt64, world: World) {
         self.attempt = attempt
@@ -51,8 +48,10 @@ final class AttemptRun {
             case .owned(let list, let ledger, _):
                 world.trace("\(client.name) has the log: \(list.value.ledgers)")
                 world.oracle.tookOver(list.value, attempt: attempt)
-                self.list = list
+                self.owner = LogOwner(attempt: attempt, list: list, ledger: ledger, rules: world.rules)
                 write(to: ledger)
+                appendNext()
+                tick()
             case .lost(let owner, _):
                 world.trace("\(client.name) has lost the log to attempt \(owner)")
                 isDone = true
@@ -93,21 +92,19 @@ final class AttemptRun {
             return
         }
         inLedger = 0
-        writer = WriterRun(ledger, metadata, client: client, world: world) { [self] _ in isDone = true }
-        appendNext()
+        writer = WriterRun(
+            ledger, metadata, client: client, world: world,
+            closed: { [self] in own { $0.closed(ledger, into: &$1) } }, failed: { [self] _ in isDone = true })
     }
 
     private func appendNext() {
         client.after(world.pick(world.pick(6) == 0 ? 40 : 5)) { [self] in
             guard !isDone, let writer else { return }
             guard written < toWrite else { return finish(writer) }
-            if inLedger >= world.scenario.entriesPerLedger {
-                if closing?.isDone == false { return appendNext() }
-                if !isRolling { roll() }
-                return
-            }
+            if inLedger >= world.scenario.entriesPerLedger { own { $0.roll(into: &$1) } }
+            // What comes while a roll is on its way goes to the present ledger.
             let body = [UInt8(truncatingIfNeeded: attempt), UInt8(truncatingIfNeeded: written), 7, 7]
-            if writer.append(body) {
+            if self.writer?.append(body) == true {
                 written += 1
                 inLedger += 1
             }
@@ -120,80 +117,57 @@ final class AttemptRun {
         if world.pick(2) == 0 { writer.close() }
     }
 
-    /// The next ledger is put into the list, then the old one is closed.
-    private func roll() {
-        isRolling = true
-        client.after(1 + world.pick(4)) { [self] in swapIn(createLedger()) }
-    }
+    // MARK: The list
 
-    private func swapIn(_ ledger: LedgerID) {
-        guard let list, let new = try? list.value.rolled(to: ledger) else {
-            isDone = true
-            return
-        }
-        client.ask(.compareAndSwap(expected: list.version, new: new)) { [self] result in
-            switch result {
-            case .written(let version): rolled(to: ledger, Versioned(new, version: version))
-            case .conflict, .unavailable, .found: readList(after: ledger)
-            }
-        }
-    }
-
-    private func readList(after ledger: LedgerID) {
-        client.ask(.get) { [self] result in
-            guard case .found(let found) = result else { return client.after(5) { [self] in readList(after: ledger) } }
-            guard found.value.attempt == attempt else {
+    private func own(_ event: (inout LogOwner, inout [LogOwner.Action]) -> Void) {
+        guard owner != nil, !isDone else { return }
+        var actions: [LogOwner.Action] = []
+        event(&owner!, &actions)
+        for action in actions {
+            switch action {
+            case .createLedger:
+                client.after(1 + world.pick(5)) { [self] in
+                    if world.chance(world.faults.metadataLoss) { return own { machine, _ in machine.creationFailed() } }
+                    let ledger = createLedger()
+                    own { $0.created(ledger, into: &$1) }
+                }
+            case .metadata(let request):
+                client.ask(request) { [self] result in own { $0.receive(result, into: &$1) } }
+            case .rolled(_, let next):
+                world.trace("\(client.name) rolls to \(next)")
+                let old = writer
+                write(to: next)
+                old?.close()
+            case .trimmed(_, let ledgers): delete(ledgers)
+            case .lost(let owner, _):
+                world.trace("\(client.name) has lost the log to attempt \(owner)")
                 isDone = true
-                return
             }
-            if found.value.ledgers.last == ledger { return rolled(to: ledger, found) }
-            list = found
-            swapIn(ledger)
         }
     }
 
-    private func rolled(to ledger: LedgerID, _ list: Versioned<LogMetadata>) {
-        self.list = list
-        isRolling = false
-        guard !isDone else { return }
-        closing = writer
-        writer?.close()
-        write(to: ledger)
+    private func tick() {
+        client.after(20) { [self] in
+            guard !isDone else { return }
+            own { $0.retry(into: &$1) }
+            tick()
+        }
     }
 
-    // MARK: Trimming
+    private func delete(_ ledgers: [LedgerID]) {
+        for ledger in ledgers {
+            let nodes = world.metadata.ledgers[ledger]?.value.allNodes ?? []
+            world.metadata.delete(ledger)
+            for node in nodes.sorted() {
+                client.send(.delete(ledger), to: node, onReply: { _ in }, onSilence: {})
+            }
+        }
+    }
 
     /// All before an acknowledged place is not needed any more.
     func trim() {
-        guard !isDone, !isRolling, let list, let writer, writer.lastAddConfirmed >= .first,
-            let (new, removed) = try? list.value.trimmed(
-                to: LogSequenceNumber(ledger: writer.ledger, entry: writer.lastAddConfirmed))
-        else { return }
-        isRolling = true
-        client.ask(.compareAndSwap(expected: list.version, new: new)) { [self] result in
-            isRolling = false
-            guard case .written(let version) = result else { return resync() }
-            self.list = Versioned(new, version: version)
-            appendNext()
-            for ledger in removed {
-                let nodes = world.metadata.ledgers[ledger]?.value.allNodes ?? []
-                world.metadata.delete(ledger)
-                for node in nodes.sorted() {
-                    client.send(.delete(ledger), to: node, onReply: { _ in }, onSilence: {})
-                }
-            }
-        }
-    }
-
-    private func resync() {
-        client.ask(.get) { [self] result in
-            guard case .found(let found) = result else { return client.after(5) { [self] in resync() } }
-            if found.value.attempt != attempt || found.value.ledgers.last != writer?.ledger {
-                isDone = true
-            } else {
-                list = found
-                appendNext()
-            }
-        }
+        guard let writer, writer.lastAddConfirmed >= .first else { return }
+        let point = LogSequenceNumber(ledger: writer.ledger, entry: writer.lastAddConfirmed)
+        own { $0.trim(to: point, into: &$1) }
     }
 }

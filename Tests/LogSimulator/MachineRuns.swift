@@ -62,16 +62,18 @@ final class WriterRun {
     private let client: Client
     private unowned let world: World
     private(set) var machine: LedgerWriter
-    private(set) var isDone = false
+    private var isDone = false
+    private let closed: () -> Void
     private let failed: (LedgerFailure) -> Void
 
     init(
         _ ledger: LedgerID, _ metadata: Versioned<LedgerMetadata>, client: Client, world: World,
-        failed: @escaping (LedgerFailure) -> Void
+        closed: @escaping () -> Void, failed: @escaping (LedgerFailure) -> Void
     ) {
         self.ledger = ledger
         self.client = client
         self.world = world
+        self.closed = closed
         self.failed = failed
         machine = LedgerWriter(
             ledger: ledger, metadata: metadata, candidates: world.shuffledNodes(), windowBytes: 24, rules: world.rules)
@@ -126,6 +128,7 @@ final class WriterRun {
             case .closed(let last):
                 world.trace("\(client.name) closed \(ledger) at \(last)")
                 isDone = true
+                closed()
             case .failed(let failure):
                 world.trace("\(client.name) has lost \(ledger): \(failure)")
                 isDone = true

@@ -297,6 +297,7 @@ extension LogNode {
         case .repaired(let ledger):
             // The ledger is closed, and the fence that closed it may be what the node lost: without it the old writer would
             // find an ack quorum here again.
+            guard rules.keep(.repairFences) else { return }
             ledgers[ledger, default: LedgerOnNode()].isFenced = true
             ledgers[ledger, default: LedgerOnNode()].lastRecord = appended
         }
@@ -333,7 +334,7 @@ extension LogNode {
             return nil
         case .repaired(let ledger):
             limbo.end(ledger)
-            ledgers[ledger]?.isDurablyFenced = true
+            if rules.keep(.repairFences) { ledgers[ledger]?.isDurablyFenced = true }
             return ledger
         }
     }

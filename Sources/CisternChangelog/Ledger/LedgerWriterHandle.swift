@@ -27,6 +27,10 @@ package final class LedgerWriterHandle: Sendable {
     /// Bytes of entries that are not acknowledged; bounded by the window.
     package var unacknowledgedBytes: Int { queue.unacknowledgedBytes }
 
+    /// What log nodes last refused or failed with, for people; empty when an entry was acknowledged since. A writer does not give up
+    /// by itself while nodes may come back: its owner looks here.
+    package var trouble: String { queue.trouble }
+
     /// Appends an entry, after a wait for room in the window. It is durable when it is acknowledged.
     @discardableResult
     package func append(_ body: [UInt8]) async throws(LedgerError) -> EntryID {

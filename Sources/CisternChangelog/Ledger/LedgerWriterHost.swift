@@ -20,6 +20,9 @@ final class LedgerWriterHost: LogNodeCaller {
     /// Bytes of adds on their way to each node, not answered and not failed.
     private var lags: [LogNodeID: Int] = [:]
 
+    /// Of nodes whose last answer was one.
+    private var refusals: [LogNodeID: NodeRefusal] = [:]
+
     private var retryTask: Scheduled<Void>?
     private var idleTask: Scheduled<Void>?
     /// Adds went out since the idle timer was set.
@@ -58,6 +61,7 @@ final class LedgerWriterHost: LogNodeCaller {
     func received(_ reply: NodeReply, to request: NodeRequest, from node: LogNodeID) {
         guard !isDone, case .add(let reply) = reply, case .add(let add) = request else { return }
         lags[node, default: 0] -= cost(add)
+        if refusals[node] != reply.refusal { refusals[node] = reply.refusal }
         if reply.refusal != nil { retryLater() }
         machine.receive(reply, from: node, into: &actions)
         carryOut()
@@ -138,7 +142,12 @@ final class LedgerWriterHost: LogNodeCaller {
     /// What an add on its way takes beside its body, about.
     private static let addOverheadBytes = 256
 
-    private func causes() -> String { connections.causes(machine.metadata.value.lastFragment.ensemble) }
+    /// What the nodes of the ensemble last refused or failed with, for people.
+    private func causes() -> String {
+        let ensemble = machine.metadata.value.lastFragment.ensemble
+        let refused = ensemble.sorted().compactMap { node in refusals[node].map { "\(node) refuses: \($0)" } }
+        return (refused + [connections.causes(ensemble)]).filter { !$0.isEmpty }.joined(separator: "; ")
+    }
 
     private func ask(_ request: LedgerMetadataRequest) {
         let host = bound()
@@ -156,6 +165,7 @@ final class LedgerWriterHost: LogNodeCaller {
         retryTask = eventLoop.assumeIsolated().scheduleTask(in: options.retryInterval) {
             self.retryTask = nil
             if self.isDone { return }
+            self.queue.note(trouble: self.causes())
             self.machine.retry(into: &self.actions)
             self.carryOut()
         }

@@ -29,6 +29,7 @@ final class LedgerWriterQueue: Sendable {
         var pendingBytes = 0
         /// What the slowest node has not answered, as the host last reported.
         var lagBytes = 0
+        var trouble = ""
         var acknowledged: EntryID
         var isScheduled = false
         var isClosing = false
@@ -58,6 +59,8 @@ final class LedgerWriterQueue: Sendable {
 
     var lastAcknowledged: EntryID { state.withLock { $0.acknowledged } }
     var unacknowledgedBytes: Int { state.withLock { $0.queuedBytes + $0.pendingBytes } }
+
+    var trouble: String { state.withLock { $0.trouble } }
 
     // MARK: - The owner's side
 
@@ -180,6 +183,7 @@ final class LedgerWriterQueue: Sendable {
             state.lagBytes = lagBytes
             if acknowledged > state.acknowledged {
                 state.acknowledged = acknowledged
+                state.trouble = ""
                 while let first = state.ackWaiters.first, first.entry <= acknowledged {
                     ready.append((first.resume, first.entry))
                     state.ackWaiters.removeFirst()
@@ -201,6 +205,9 @@ final class LedgerWriterQueue: Sendable {
         for (resume, entry) in ready { resume(.success(entry)) }
         wake(host)
     }
+
+    /// Why nothing is acknowledged, until something is.
+    func note(trouble: String) { state.withLock { $0.trouble = trouble } }
 
     /// The end: nobody waits any longer. The first one counts.
     func finish(_ end: Result<EntryID, LedgerError>) {

@@ -1,8 +1,10 @@
 // Writers over loopback: what is acknowledged is there, nodes that go are replaced, fences hold, memory is bounded.
 
 import CisternChangelog
+import CisternLogNetwork
 import CisternLogProtocol
 import CisternPrimitives
+import CisternTransport
 import NIOCore
 import Testing
 
@@ -222,6 +224,35 @@ func failure(_ call: () async throws(LedgerError) -> Void) async -> LedgerError?
             writer.stop()
             #expect(await forRoom.value == .stopped(ledger))
             #expect(await forEntry.value == .stopped(ledger))
+        }
+    }
+
+    @Test func aWriterThatGetsNowhereSaysWhy() async throws {
+        try await withCluster { cluster in
+            for node in cluster.members.values { node.change { $0.machine.setReadOnly(true) } }
+            await cluster.stop(LogNodeID(3))
+            let writer = await cluster.writer(try cluster.create())
+            let entry = try await writer.append(body(0))
+            while !(writer.trouble.contains("n1 refuses: readOnly") && writer.trouble.contains("n3: ")) {
+                await Task.yield()
+            }
+            for node in cluster.members.values { node.change { $0.machine.setReadOnly(false) } }
+            try await writer.acknowledged(entry)
+            #expect(writer.trouble.isEmpty)
+        }
+    }
+
+    @Test func aTokenWithoutTheRightIsNamed() async throws {
+        var options = quickOptions()
+        options.transport.token = "reader"
+        var listener = LogNodeListenerOptions()
+        listener.transport.access = TestAccess()
+        try await withCluster(options: options, listener: listener) { cluster in
+            let writer = await cluster.writer(try cluster.create())
+            try await writer.append(body(0))
+            while !writer.trouble.contains("PERMISSION_DENIED") { await Task.yield() }
+            #expect(writer.trouble.contains("write:changelog"))
+            writer.stop()
         }
     }
 

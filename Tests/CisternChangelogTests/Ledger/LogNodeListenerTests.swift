@@ -245,7 +245,7 @@ private let stored = NodeReply.add(AddReply(ledger: ledger, entry: .first, refus
     }
 }
 
-private struct TestAccess: AccessControl {
+struct TestAccess: AccessControl {
     func grant(token: String) -> AccessGrant? {
         switch token {
         case "reader": AccessGrant(name: token, scopes: [.init(pattern: "changelog", rights: .read)])

@@ -82,6 +82,10 @@ let package = Package(
             name: "CisternSnapshotStore", dependencies: ["CisternPrimitives", "CisternFileSystem"],
             swiftSettings: strict),
 
+        .target(
+            name: "CisternMetadata", dependencies: ["CisternFileSystem", "CisternLogProtocol", "CisternPrimitives"],
+            swiftSettings: strict),
+
         // Tier 4
         .target(
             name: "CisternLogNetwork",
@@ -186,8 +190,8 @@ let package = Package(
             name: "FuzzTargets",
             dependencies: [
                 "CisternClient", "CisternCompression", "CisternFileSystem", "CisternLSM", "CisternLogProtocol",
-                "CisternLogNode", "CisternLogWire", "CisternPrimitives", "CisternServer", "CisternSnapshotStore",
-                "CisternWire", "CisternWireMessages", "CisternTestKit",
+                "CisternLogNode", "CisternLogWire", "CisternMetadata", "CisternPrimitives", "CisternServer",
+                "CisternSnapshotStore", "CisternWire", "CisternWireMessages", "CisternTestKit",
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
             ],
             path: "Tests/FuzzTargets", exclude: ["Found"], swiftSettings: testing),
@@ -256,6 +260,11 @@ let package = Package(
             name: "CisternLogWireTests",
             dependencies: [
                 "CisternLogProtocol", "CisternLogWire", "CisternPrimitives", "CisternTestKit", "CisternWire",
+            ], swiftSettings: testing),
+        .testTarget(
+            name: "CisternMetadataTests",
+            dependencies: [
+                "CisternFileSystem", "CisternLogProtocol", "CisternMetadata", "CisternPrimitives", "CisternTestKit",
             ], swiftSettings: testing),
         .testTarget(
             name: "CisternChangelogTests",

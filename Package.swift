@@ -269,8 +269,8 @@ let package = Package(
         .testTarget(
             name: "CisternChangelogTests",
             dependencies: [
-                "CisternChangelog", "CisternLogNetwork", "CisternLogProtocol", "CisternLogWire", "CisternPrimitives",
-                "CisternTestKit", "CisternTransport", "CisternWire",
+                "CisternChangelog", "CisternFileSystem", "CisternLogNetwork", "CisternLogNode", "CisternLogProtocol",
+                "CisternLogWire", "CisternPrimitives", "CisternTestKit", "CisternTransport", "CisternWire",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ], swiftSettings: testing),
         .testTarget(

@@ -6,7 +6,7 @@ BUILD := .build/$(CONFIGURATION)
 # Everything that is formatted and linted.
 SOURCES := Package.swift Sources Tests Examples Benchmarks
 
-RANDOM_TESTS := 'CisternEngineTests|CisternLSMTests|CisternClientTests|CisternFileSystemTests'
+RANDOM_TESTS := 'CisternEngineTests|CisternLSMTests|CisternClientTests|CisternFileSystemTests|CisternMetadataTests'
 ENGINE_TESTS := 'CisternEngineTests|CisternLSMTests|CisternFileSystemTests|CisternPrimitivesTests'
 SANITIZER := address
 # No leaks: tests leave engines in the middle of their work, as a crash does, and what such an engine has queued holds the engine.
@@ -121,7 +121,7 @@ packages:
 	@.ci/install-packages libzstd-dev liblz4-dev pkg-config
 
 packages-test:
-	@.ci/install-packages libzstd-dev liblz4-dev pkg-config sqlite3
+	@.ci/install-packages libzstd-dev liblz4-dev pkg-config sqlite3 etcd-server
 
 packages-protos:
 	@.ci/install-packages protobuf-compiler

@@ -103,6 +103,14 @@ let package = Package(
             name: "CisternLogNode", dependencies: ["CisternLogProtocol", "CisternFileSystem", "CisternPrimitives"],
             swiftSettings: strict),
 
+        .target(
+            name: "CisternMetadataEtcd",
+            dependencies: [
+                "CisternLogProtocol", "CisternMetadata", "CisternTransport",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ], swiftSettings: strict),
+
         // Tier 5
         .target(
             name: "CisternServer",
@@ -264,7 +272,10 @@ let package = Package(
         .testTarget(
             name: "CisternMetadataTests",
             dependencies: [
-                "CisternFileSystem", "CisternLogProtocol", "CisternMetadata", "CisternPrimitives", "CisternTestKit",
+                "CisternFileSystem", "CisternLogProtocol", "CisternMetadata", "CisternMetadataEtcd",
+                "CisternPrimitives",
+                "CisternTestKit", "CisternTransport",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ], swiftSettings: testing),
         .testTarget(
             name: "CisternChangelogTests",

@@ -2,14 +2,18 @@
 
 import CisternFileSystem
 import CisternMetadata
+import CisternMetadataEtcd
 import CisternPrimitives
 import CisternTestKit
+import NIOPosix
 import Testing
 
 enum StoreKind: String, CaseIterable, Sendable, CustomTestStringConvertible {
     case embedded
+    /// Where there is an `etcd` in PATH.
+    case etcd
 
-    static var available: [StoreKind] { allCases }
+    static var available: [StoreKind] { EtcdProcess.program == nil ? [.embedded] : allCases }
 
     var testDescription: String { rawValue }
 }
@@ -50,6 +54,21 @@ struct StoreSubject: Sendable {
                         }
                     }))
             await store.close()
+        case .etcd:
+            try await EtcdProcess.with { etcd in
+                let options = EtcdOptions(endpoints: [etcd.endpoint])
+                let store = EtcdMetadataStore(
+                    options: options, group: .singletonMultiThreadedEventLoopGroup)
+                try await body(
+                    StoreSubject(
+                        store: store, root: "t/",
+                        // Its clock is the machine's.
+                        letPass: { _ in },
+                        dropHistory: {
+                            let page = try await store.list(prefix: "", after: nil, limit: 1)
+                            try await store.compact(through: page.version)
+                        }))
+            }
         }
     }
 }

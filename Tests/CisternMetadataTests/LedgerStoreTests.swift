@@ -206,6 +206,51 @@ private final class LosingStore: MetadataStore {
     }
 
     @Test(arguments: StoreKind.available)
+    func nodesAreListedWhileTheirLeaseLastsAndTheRepairQueueInTheOrderOfLedgers(kind: StoreKind) async throws {
+        try await StoreSubject.with(kind) { subject in
+            let records = RecordStore(subject.store)
+            let keys = MetadataKeys(root: subject.root)
+            let lease = try await records.store.acquireLease(milliseconds: 60_000)
+            let registered = [UInt64(2), 16, 1].map { node in
+                LogNodeRegistration(
+                    node: LogNodeID(node), cookie: [UInt8](repeating: UInt8(node), count: 16),
+                    address: "127.0.0.1:\(7000 + node)", isReadOnly: node == 2)
+            }
+            for node in registered { _ = try await records.create(keys.node(node.node), node, lease: lease.id) }
+            func nodes() async throws -> [LogNodeRegistration] {
+                try await records.list(LogNodeRegistration.self, prefix: keys.nodes).records.map(\.found.value)
+            }
+            let listed = try await nodes()
+            #expect(listed == registered.sorted { $0.node < $1.node })
+
+            for ledger in [UInt64(300), 4] {
+                let entry = RepairEntry(
+                    ledger: LedgerID(ledger), node: LogNodeID(16), loss: .dead, noticedWallMilliseconds: 1)
+                _ = try await records.create(keys.repair(entry.ledger, entry.node), entry)
+            }
+            var queue = try await records.list(RepairEntry.self, prefix: keys.repairs).records
+            #expect(queue.map(\.found.value.ledger) == [LedgerID(4), LedgerID(300)])
+            var lost = queue[0].found
+            lost.value.state = .lost
+            _ = try await records.compareAndSwap(queue[0].key, expected: lost.version, new: lost.value)
+            queue = try await records.list(RepairEntry.self, prefix: keys.repairs).records
+            #expect(queue.map(\.found.value.state) == [.lost, .waiting])
+
+            // One repairs, until it lets go.
+            _ = try await records.store.create(keys.repairer, [1], lease: lease.id)
+            let second = await reason { _ = try await records.store.create(keys.repairer, [2]) }
+            guard case .exists = second else {
+                Issue.record("found \(String(describing: second))")
+                return
+            }
+            try await records.store.release(lease.id)
+            let left = try await nodes()
+            #expect(left.isEmpty)
+            _ = try await records.store.create(keys.repairer, [2])
+        }
+    }
+
+    @Test(arguments: StoreKind.available)
     func damageIsReportedAndNeverTakenForAMissingLedger(kind: StoreKind) async throws {
         try await StoreSubject.with(kind) { subject in
             let reported = Mutex<[MetadataError]>([])

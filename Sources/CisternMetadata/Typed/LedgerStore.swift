@@ -10,7 +10,7 @@ package struct LedgerStore: LedgerMetadataService {
     package let records: RecordStore
     package let keys: MetadataKeys
     /// Told of what the machines' answers have no case for: damage, a limit, why there was no answer.
-    private let report: @Sendable (MetadataError) -> Void
+    let report: @Sendable (MetadataError) -> Void
 
     package init(
         _ store: any MetadataStore, keys: MetadataKeys = MetadataKeys(),

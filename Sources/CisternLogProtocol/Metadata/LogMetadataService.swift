@@ -1,6 +1,5 @@
 // What logs ask of the metadata store, beside what their ledgers ask.
 
-package import CisternLogProtocol
 package import CisternPrimitives
 
 /// Any thread, by many logs at once.

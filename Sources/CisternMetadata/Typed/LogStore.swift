@@ -1,0 +1,49 @@
+// What logs of ledgers ask of metadata, in a metadata store.
+
+package import CisternLogProtocol
+package import CisternPrimitives
+
+extension LedgerStore: LogMetadataService {
+    package func createLedger(
+        _ sizes: QuorumSizes, on ensemble: [LogNodeID]
+    ) async -> (LedgerID, Versioned<LedgerMetadata>)? {
+        do throws(MetadataError) {
+            let made = try await createLedger(sizes: sizes, ensemble: ensemble)
+            return (made.ledger, made.metadata)
+        } catch {
+            report(error)
+            return nil
+        }
+    }
+
+    package func deleteLedger(_ ledger: LedgerID) async -> Bool {
+        do throws(MetadataError) {
+            guard let found = try await records.get(LedgerMetadata.self, keys.ledger(ledger)) else { return true }
+            try await deleteLedger(ledger, expected: found.version)
+            return true
+        } catch {
+            report(error)
+            return false
+        }
+    }
+
+    /// Registered nodes that are not read-only, begun with another one for each ledger, so that ledgers spread over all of them. Empty when
+    /// metadata gives no answer.
+    package func writableNodes() async -> [LogNodeID] {
+        do throws(MetadataError) {
+            var nodes: [LogNodeID] = []
+            var after: String?
+            repeat {
+                let page = try await records.list(LogNodeRegistration.self, prefix: keys.nodes, after: after)
+                nodes += page.records.map(\.found.value).filter { !$0.isReadOnly }.map(\.node)
+                after = page.next
+            } while after != nil
+            guard !nodes.isEmpty else { return [] }
+            let start = Int(try await highestLedger().rawValue % UInt64(nodes.count))
+            return Array(nodes[start...] + nodes[..<start])
+        } catch {
+            report(error)
+            return []
+        }
+    }
+}

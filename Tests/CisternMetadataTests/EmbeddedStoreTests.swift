@@ -4,6 +4,7 @@ import CisternFileSystem
 import CisternMetadata
 import CisternPrimitives
 import CisternTestKit
+import Foundation
 import Testing
 
 @Suite struct EmbeddedStoreTests {
@@ -205,6 +206,28 @@ import Testing
         #expect(disk.paths.sorted() == [path], "nothing is left beside it")
         #expect(try await store.get("a")?.value == [UInt8](repeating: 99, count: 100))
         #expect(version == 101)
+    }
+
+    @Test func aRealDirectoryIsOpenedAgainAfterRewritesWithAndWithoutAClose() async throws {
+        let directory = NSTemporaryDirectory() + "cistern-metadata-" + UUID().uuidString
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        var options = EmbeddedMetadataOptions()
+        options.changeBytesMin = 500
+        var version: UInt64 = 0
+        for round in UInt8(0)..<4 {
+            let store = try EmbeddedMetadataStore(
+                directory: directory, fileSystem: PosixFileSystem(), options: options)
+            if round == 0 { version = try await store.create("a", [0]) }
+            let found = try await store.get("a")
+            #expect(found?.value == [round] && found?.version == version)
+            for _ in 0..<50 {
+                version = try await store.compareAndSwap("a", expected: version, new: [round + 1])
+            }
+            // Without a close, the lock goes with the store.
+            if round % 2 == 0 { await store.close() }
+        }
+        #expect(
+            try FileManager.default.contentsOfDirectory(atPath: directory).sorted() == ["metadata", "metadata.lock"])
     }
 
     @Test func aLeaseHasItsWholeTimeAgainAfterARestart() async throws {

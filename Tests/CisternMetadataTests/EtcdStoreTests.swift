@@ -81,8 +81,7 @@ import Testing
             var iterator = store.watch(prefix: "a", from: first).makeAsyncIterator()
             #expect(try await iterator.next()?.version == first)
             etcd.kill()
-            async let restarted: Void = etcd.run()
-            try await restarted
+            try await etcd.run()
             let second = try await store.compareAndSwap("a", expected: first, new: [2])
             let next = try await iterator.next()
             #expect(

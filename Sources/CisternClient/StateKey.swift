@@ -60,6 +60,49 @@ package struct StateKey: Equatable {
         }
     }
 
+    /// Bytes of `varint len ‖ bytes` for so many bytes.
+    static func lengthPrefixedSize(_ count: Int) -> Int {
+        // 7 bits a byte of the length; `| 1` because 0 takes one byte as well.
+        (70 - (UInt64(count) | 1).leadingZeroBitCount) / 7 + count
+    }
+
+    /// Bytes that `write` writes.
+    static func size(key: Int, namespace: Int) -> Int {
+        prefixSize + lengthPrefixedSize(key) + lengthPrefixedSize(namespace)
+    }
+
+    /// Writes a store key without user key to the start of `memory`.
+    /// - Precondition: `memory` has at least `size` bytes.
+    static func write(
+        keyGroup: UInt16, stateID: UInt16, key: UnsafeRawBufferPointer, namespace: UnsafeRawBufferPointer,
+        into memory: UnsafeMutableRawBufferPointer
+    ) {
+        unsafe writePrefix(keyGroup: keyGroup, stateID: stateID, into: memory)
+        let end = unsafe writeLengthPrefixed(key, into: memory, at: prefixSize)
+        _ = unsafe writeLengthPrefixed(namespace, into: memory, at: end)
+    }
+
+    static func writePrefix(keyGroup: UInt16, stateID: UInt16, into memory: UnsafeMutableRawBufferPointer) {
+        let prefix = UInt32(keyGroup) << 16 | UInt32(stateID)
+        unsafe memory.storeBytes(of: prefix.bigEndian, as: UInt32.self)
+    }
+
+    /// Returns where what follows begins.
+    private static func writeLengthPrefixed(
+        _ bytes: UnsafeRawBufferPointer, into memory: UnsafeMutableRawBufferPointer, at start: Int
+    ) -> Int {
+        var offset = start
+        var rest = UInt64(bytes.count)
+        while rest >= 0x80 {
+            unsafe memory.storeBytes(of: UInt8(truncatingIfNeeded: rest) | 0x80, toByteOffset: offset, as: UInt8.self)
+            rest >>= 7
+            offset += 1
+        }
+        unsafe memory.storeBytes(of: UInt8(truncatingIfNeeded: rest), toByteOffset: offset, as: UInt8.self)
+        unsafe UnsafeMutableRawBufferPointer(rebasing: memory[(offset + 1)...]).copyMemory(from: bytes)
+        return offset + 1 + bytes.count
+    }
+
     static func appendLengthPrefixed(_ bytes: [UInt8], to output: inout [UInt8]) {
         appendVarint(UInt64(bytes.count), to: &output)
         output.append(contentsOf: bytes)

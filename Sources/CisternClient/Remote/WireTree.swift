@@ -139,17 +139,7 @@ package final class WireTree: RemoteTree {
         let body = keys.encode(epoch: link.epoch, watermark: watermark)
         let reply = try await exchange(link, .multiGet, body, "read \(keys.count) keys")
         return unsafe try decode(link, reply) { body throws(WireError) -> ValueColumns in
-            let message = try unsafe MultiGetReplyMessage.decode(body)
-            var values = ValueColumns()
-            values.reserve(count: message.count, bytes: body.count)
-            for index in 0..<message.count {
-                if let found = unsafe message[index] {
-                    unsafe values.append(found.value, found.expiry)
-                } else {
-                    values.appendAbsent()
-                }
-            }
-            return values
+            ValueColumns(try unsafe MultiGetReplyMessage.decode(body))
         }
     }
 
@@ -321,14 +311,14 @@ package final class WireTree: RemoteTree {
     private func countReceived(_ bytes: Int) { state.withLock { $0.received += UInt64(bytes) } }
 
     private func exchange(
-        _ link: Link, _ opcode: Opcode, _ body: [UInt8], _ what: String
+        _ link: Link, _ opcode: Opcode, _ body: [UInt8], _ what: @autoclosure () -> String
     ) async throws(RemoteError) -> Reply {
         countSent(body.count)
         let reply: Reply
         do {
             reply = try await link.connection.request(opcode, tree: link.tree, body: body, deadline: deadline)
         } catch {
-            throw failed(link.connection, error, what)
+            throw failed(link.connection, error, what())
         }
         countReceived(reply.body.readableBytes)
         return reply
@@ -368,21 +358,6 @@ package final class WireTree: RemoteTree {
             return try reply.decode(Cistern_V1_AttachReply.self)
         } catch {
             throw RemoteError(error, "attach to \(message.store) at \(tree.endpoint)")
-        }
-    }
-}
-
-extension KeyColumns {
-    /// The body of its frame.
-    func encode(epoch: UInt64, watermark: UInt64) -> [UInt8] {
-        unsafe bytes.withUnsafeBytes { bytes -> [UInt8] in
-            var encoder = MultiGetEncoder()
-            var start = 0
-            for end in ends {
-                unsafe encoder.append(UnsafeRawBufferPointer(rebasing: bytes[start..<Int(end)]))
-                start = Int(end)
-            }
-            return encoder.encode(epoch: epoch, watermark: watermark)
         }
     }
 }

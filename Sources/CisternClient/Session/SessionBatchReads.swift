@@ -16,35 +16,87 @@ extension KeyedStateSession {
         isAhead: Bool, _ visit: (Int, ArraySlice<UInt8>?) throws(ClientError) -> Void
     ) async throws(ClientError) {
         try ensureOpen()
-        var unknown = UnknownKeys()
-        for (number, key) in keys.enumerated() {
-            try prepareStoreKey(of: key, record)
-            switch readLocally(record) {
-            case .found(let bytes, _): try visit(number, bytes)
-            case .absent: try visit(number, nil)
-            case .unknown:
-                unknown.append(number, keyScratch, hash: keyHash, prediction: miss.prediction)
-                if unknown.columns.count == Self.keysPerRequestMax {
-                    try await ask(unknown, record, isAhead: isAhead, visit)
-                    unknown = UnknownKeys()
+        counters.readOperations += keys.count
+        var rest = keys[...]
+        while !rest.isEmpty {
+            takeArrivals()
+            let unknown = knowsNothing ? try allUnknown(record, rest) : try lookLocally(record, rest, visit)
+            rest = rest[unknown.end...]
+            if unknown.columns.count > 0 { try await ask(unknown, record, isAhead: isAhead, visit) }
+        }
+    }
+
+    /// Keys that only the server can tell about.
+    private struct UnknownKeys {
+        var columns: KeyColumns
+        /// Empty when they are all of those from `end - count` to `end`.
+        var numbers: [Int] = []
+        /// What the key index would have answered; empty unless `verify` asks.
+        var predictions: [Bool?] = []
+        /// Number of the first key that was not looked at.
+        var end: Int
+
+        func number(_ index: Int) -> Int { numbers.isEmpty ? end - columns.count + index : numbers[index] }
+        func prediction(_ index: Int) -> Bool? { predictions.isEmpty ? nil : predictions[index] }
+    }
+
+    /// True when no key can be answered here.
+    private var knowsNothing: Bool {
+        active.isEmpty && sender.isIdle && cache.count == 0 && index?.isComplete != true
+    }
+
+    /// The first keys, as many as a request takes, without a look for each.
+    private func allUnknown(
+        _ record: StateRecord, _ keys: ArraySlice<[UInt8]>
+    ) throws(ClientError) -> UnknownKeys {
+        let keys = keys.prefix(Self.keysPerRequestMax)
+        let namespace = currentNamespace
+        let bytes = keys.reduce(0) { $0 + StateKey.size(key: $1.count, namespace: namespace.count) }
+        let groups = request.keyGroups
+        let groupCount = request.keyGroupCount
+        var refused: ClientError?
+        // Keys are looked at where they lie: a key taken out of its array is retained and released.
+        let columns = unsafe keys.withUnsafeBufferPointer { keys in
+            unsafe namespace.withUnsafeBytes { namespace in
+                unsafe KeyColumns(count: keys.count, bytes: bytes) { number, memory in
+                    unsafe keys[number].withUnsafeBytes { key -> Int? in
+                        let group = unsafe KeyGroup.group(ofKey: key, count: groupCount)
+                        let size = StateKey.size(key: key.count, namespace: namespace.count)
+                        guard groups.contains(group), size <= ClientLimits.keyBytesMax else {
+                            refused = groups.contains(group) ? Self.keyTooLong(size) : foreignKey(group)
+                            return nil
+                        }
+                        unsafe StateKey.write(
+                            keyGroup: group, stateID: record.id, key: key, namespace: namespace, into: memory)
+                        return size
+                    }
                 }
             }
         }
-        if unknown.columns.count > 0 { try await ask(unknown, record, isAhead: isAhead, visit) }
+        if let refused { throw refused }
+        return UnknownKeys(columns: columns, end: keys.endIndex)
     }
 
-    private struct UnknownKeys {
-        var columns = KeyColumns()
-        var numbers: [Int] = []
-        var hashes: [UInt64] = []
-        var predictions: [Bool?] = []
-
-        mutating func append(_ number: Int, _ key: [UInt8], hash: UInt64, prediction: Bool?) {
-            columns.append(key)
-            numbers.append(number)
-            hashes.append(hash)
-            predictions.append(prediction)
+    /// Shows what is known here of the first keys, until a request is full of those that are not.
+    private func lookLocally(
+        _ record: StateRecord, _ keys: ArraySlice<[UInt8]>,
+        _ visit: (Int, ArraySlice<UInt8>?) throws(ClientError) -> Void
+    ) throws(ClientError) -> UnknownKeys {
+        var unknown = UnknownKeys(columns: KeyColumns(), end: keys.startIndex)
+        for number in keys.indices {
+            try prepareStoreKey(of: keys[number], record)
+            switch lookLocally(record) {
+            case .found(let bytes, _): try visit(number, bytes)
+            case .absent: try visit(number, nil)
+            case .unknown:
+                unknown.columns.append(keyScratch)
+                unknown.numbers.append(number)
+                if configuration.keyIndex == .verify { unknown.predictions.append(miss.prediction) }
+            }
+            unknown.end = number + 1
+            if unknown.columns.count == Self.keysPerRequestMax { break }
         }
+        return unknown
     }
 
     private func ask(
@@ -63,34 +115,58 @@ extension KeyedStateSession {
                 .damagedValue, .retry,
                 "state \(record.name): asked for \(columns.count) keys, the server answered \(answers.count)")
         }
-        for index in 0..<answers.count {
-            let number = unknown.numbers[index]
+        var index = 0
+        while true {
+            try take(answers, of: unknown, from: &index, isAhead: isAhead, visit)
+            guard index < answers.count else { return }
+            let value = try await open(record, Array(answers.value(index)))
+            try take(value[...], answers.expiry(index), index, of: unknown, isAhead: isAhead, visit)
+            index += 1
+        }
+    }
+
+    /// Takes answers until one that has to be decoded, or the end. A function that does not wait: what it keeps in registers, one
+    /// that may wait keeps in memory.
+    private func take(
+        _ answers: ValueColumns, of unknown: UnknownKeys, from index: inout Int, isAhead: Bool,
+        _ visit: (Int, ArraySlice<UInt8>?) throws(ClientError) -> Void
+    ) throws(ClientError) {
+        while index < answers.count {
             let expiry = answers.expiry(index)
             let isPresent = answers.isPresent(index) && !isExpired(expiry)
-            verify(unknown.predictions[index], against: isPresent)
+            verify(unknown.prediction(index), against: isPresent)
             if !isPresent {
-                if unknown.predictions[index] == nil {
-                    rememberAbsence(columns.key(index), hash: unknown.hashes[index])
-                }
-                counters.absentReads += 1
-                if configuration.keyIndex != .verify || unknown.predictions[index] == nil {
-                    counters.absentReadRPCs += 1
-                }
-                try visit(number, nil)
-                continue
-            }
-            let value: ArraySlice<UInt8>
-            if let raw = ValueEnvelope.rawPayload(answers.value(index)) {
-                value = raw
+                try takeAbsence(index, of: unknown, visit)
+            } else if let value = ValueEnvelope.rawPayload(answers.value(index)) {
+                try take(value, expiry, index, of: unknown, isAhead: isAhead, visit)
             } else {
-                value = try await open(record, Array(answers.value(index)))[...]
+                return
             }
-            if configuration.valueCacheBytes > 0 {
-                cache.set(
-                    columns.key(index), hash: unknown.hashes[index], value: Array(value), expiry: expiry,
-                    isAwaited: isAhead)
-            }
-            try visit(number, value)
+            index += 1
         }
+    }
+
+    private func take(
+        _ value: ArraySlice<UInt8>, _ expiry: Expiry, _ index: Int, of unknown: UnknownKeys, isAhead: Bool,
+        _ visit: (Int, ArraySlice<UInt8>?) throws(ClientError) -> Void
+    ) throws(ClientError) {
+        if configuration.valueCacheBytes > 0 {
+            let key = unknown.columns.key(index)
+            cache.set(key, hash: Hash64.hash(key), value: Array(value), expiry: expiry, isAwaited: isAhead)
+        }
+        try visit(unknown.number(index), value)
+    }
+
+    private func takeAbsence(
+        _ index: Int, of unknown: UnknownKeys, _ visit: (Int, ArraySlice<UInt8>?) throws(ClientError) -> Void
+    ) throws(ClientError) {
+        let prediction = unknown.prediction(index)
+        if prediction == nil, configuration.valueCacheBytes > 0 {
+            let key = unknown.columns.key(index)
+            rememberAbsence(key, hash: Hash64.hash(key))
+        }
+        counters.absentReads += 1
+        if configuration.keyIndex != .verify || prediction == nil { counters.absentReadRPCs += 1 }
+        try visit(unknown.number(index), nil)
     }
 }

@@ -29,6 +29,11 @@ extension KeyedStateSession {
     func readLocally(_ record: StateRecord) -> LocalRead {
         takeArrivals()
         counters.readOperations += 1
+        return lookLocally(record)
+    }
+
+    /// The same for one of many keys, behind `takeArrivals`.
+    func lookLocally(_ record: StateRecord) -> LocalRead {
         miss = Miss()
         if record.expectsAbsence {
             if isKnownAbsent() {
@@ -37,6 +42,7 @@ extension KeyedStateSession {
             }
             record.expectsAbsence = false
         }
+        if active.isEmpty && sender.isIdle { return readCaches(record, [], .never) }
         // Newest first; an append lets the search go on for what it stands behind.
         var operands: [ArraySlice<UInt8>] = []
         var expiry = Expiry.never
@@ -148,10 +154,10 @@ extension KeyedStateSession {
             }
             return (active.value(at: operand), active.entries[operand].expiry)
         }
-        let bytes = try await open(record, Array(answers.value(0)))
-        if configuration.valueCacheBytes > 0 { cache.set(key, hash: hash, value: bytes, expiry: expiry) }
-        guard let operand else { return (bytes[...], expiry) }
-        return (Self.joined(bytes[...], [active.value(at: operand)]), active.entries[operand].expiry)
+        let bytes = try await open(record, answers.value(0))
+        if configuration.valueCacheBytes > 0 { cache.set(key, hash: hash, value: Array(bytes), expiry: expiry) }
+        guard let operand else { return (bytes, expiry) }
+        return (Self.joined(bytes, [active.value(at: operand)]), active.entries[operand].expiry)
     }
 
     func verify(_ prediction: Bool?, against isPresent: Bool) {
@@ -164,7 +170,12 @@ extension KeyedStateSession {
         if configuration.valueCacheBytes > 0, index?.isComplete != true { cache.setAbsent(key, hash: hash) }
     }
 
-    /// Stored bytes → serializer's bytes; fetches the dictionaries they name.
+    /// Stored bytes → serializer's bytes, where they lie when they are not compressed; fetches the dictionaries they name.
+    func open(_ record: StateRecord, _ stored: ArraySlice<UInt8>) async throws(ClientError) -> ArraySlice<UInt8> {
+        if record.kind != .list, let raw = ValueEnvelope.rawPayload(stored) { return raw }
+        return try await open(record, Array(stored))[...]
+    }
+
     func open(_ record: StateRecord, _ stored: [UInt8]) async throws(ClientError) -> [UInt8] {
         for _ in 0..<Self.dictionariesPerValueMax {
             do throws(EnvelopeError) {

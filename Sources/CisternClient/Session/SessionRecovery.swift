@@ -9,8 +9,9 @@ extension KeyedStateSession {
     }
 
     /// Runs a remote call that may be repeated, through lost connections and refusals.
+    /// - Parameter what: for the error; made when there is one.
     func call<Answer: Sendable>(
-        _ what: String, _ body: (any RemoteTree) async throws(RemoteError) -> Answer
+        _ what: @autoclosure () -> String, _ body: (any RemoteTree) async throws(RemoteError) -> Answer
     ) async throws(ClientError) -> Answer {
         let deadline = retryDeadline()
         var attempt = 0
@@ -19,7 +20,7 @@ extension KeyedStateSession {
             do throws(RemoteError) {
                 return try await body(remote)
             } catch {
-                try await recover(from: error, what, attempt: attempt, deadline: deadline)
+                try await recover(from: error, what(), attempt: attempt, deadline: deadline)
             }
             attempt += 1
         }

@@ -7,43 +7,62 @@ extension KeyedStateSession {
     /// Bytes of one table beyond which no further write is put into it: with what envelopes add, a batch stays below 8 MiB.
     static let tableBytesMax = ClientLimits.valueBytesMax
 
-    /// Builds the store key of the current key in `record`, with an optional user key behind it.
+    /// Builds the store key of the current key in `record`. Where a user key is put behind it, `finishKey` follows.
     func prepareKey(_ record: StateRecord) throws(ClientError) {
-        guard let group = keyGroup else {
-            throw ClientError(
-                .invalidArgument, .fixTheCall, "state \(record.name) was used before setCurrentKey: set a key first")
+        guard let group = keyGroup else { throw keyIsMissing(record) }
+        unsafe try setKey(size: StateKey.prefixSize + keyAndNamespace.count) { memory in
+            unsafe StateKey.writePrefix(keyGroup: group, stateID: record.id, into: memory)
+            unsafe keyAndNamespace.withUnsafeBytes {
+                unsafe UnsafeMutableRawBufferPointer(rebasing: memory[StateKey.prefixSize...]).copyMemory(from: $0)
+            }
         }
-        keyScratch.removeAll(keepingCapacity: true)
-        appendPrefix(group, record)
-        keyScratch.append(contentsOf: keyAndNamespace)
+    }
+
+    @inline(never)
+    private func keyIsMissing(_ record: StateRecord) -> ClientError {
+        ClientError(
+            .invalidArgument, .fixTheCall, "state \(record.name) was used before setCurrentKey: set a key first")
     }
 
     /// Builds the store key of `key` in `record`, without making it the current one.
     func prepareStoreKey(of key: [UInt8], _ record: StateRecord) throws(ClientError) {
         let group = KeyGroup.group(ofKey: key, count: request.keyGroupCount)
         guard request.keyGroups.contains(group) else { throw foreignKey(group) }
-        keyScratch.removeAll(keepingCapacity: true)
-        appendPrefix(group, record)
-        StateKey.appendLengthPrefixed(key, to: &keyScratch)
-        StateKey.appendLengthPrefixed(currentNamespace, to: &keyScratch)
-        try finishKey()
-    }
-
-    private func appendPrefix(_ group: UInt16, _ record: StateRecord) {
-        keyScratch.append(UInt8(truncatingIfNeeded: group >> 8))
-        keyScratch.append(UInt8(truncatingIfNeeded: group))
-        keyScratch.append(UInt8(truncatingIfNeeded: record.id >> 8))
-        keyScratch.append(UInt8(truncatingIfNeeded: record.id))
-    }
-
-    func finishKey() throws(ClientError) {
-        guard keyScratch.count <= ClientLimits.keyBytesMax else {
-            throw ClientError(
-                .limitExceeded, .fixTheCall,
-                "key, namespace and user key make a store key of \(keyScratch.count) bytes; the limit is "
-                    + "\(ClientLimits.keyBytesMax)")
+        let size = StateKey.size(key: key.count, namespace: currentNamespace.count)
+        unsafe try setKey(size: size) { memory in
+            unsafe key.withUnsafeBytes { key in
+                unsafe currentNamespace.withUnsafeBytes { namespace in
+                    unsafe StateKey.write(
+                        keyGroup: group, stateID: record.id, key: key, namespace: namespace, into: memory)
+                }
+            }
         }
+    }
+
+    /// Makes `keyScratch` what `write` writes, and hashes it where it lies. Keys of a state mostly have one size, so nothing but the
+    /// bytes changes: an append for each part costs several times that.
+    private func setKey(size: Int, _ write: (UnsafeMutableRawBufferPointer) -> Void) throws(ClientError) {
+        guard size <= ClientLimits.keyBytesMax else { throw Self.keyTooLong(size) }
+        let excess = keyScratch.count - size
+        if excess > 0 { keyScratch.removeLast(excess) }
+        if excess < 0 { keyScratch.append(contentsOf: repeatElement(0, count: -excess)) }
+        keyHash = unsafe keyScratch.withUnsafeMutableBytes { memory in
+            unsafe write(memory)
+            return unsafe Hash64.hash(UnsafeRawBufferPointer(memory))
+        }
+    }
+
+    /// After something was put behind the key.
+    func finishKey() throws(ClientError) {
+        guard keyScratch.count <= ClientLimits.keyBytesMax else { throw Self.keyTooLong(keyScratch.count) }
         keyHash = Hash64.hash(keyScratch)
+    }
+
+    @inline(never)
+    static func keyTooLong(_ size: Int) -> ClientError {
+        ClientError(
+            .limitExceeded, .fixTheCall,
+            "key, namespace and user key make a store key of \(size) bytes; the limit is \(ClientLimits.keyBytesMax)")
     }
 
     /// Expiry of a value written at this moment.

@@ -34,7 +34,6 @@ public final class ListState<Element> {
     /// cache or the key index knows the list; one round trip otherwise, after additions in flight are acknowledged.
     public func get() async throws(ClientError) -> [Element] {
         try session.prepareKey(record)
-        try session.finishKey()
         guard let (bytes, _) = try await session.read(record) else { return [] }
         let places = try livePlaces(bytes, group: StateKey.group(of: session.keyScratch))
         var elements: [Element] = []
@@ -55,14 +54,12 @@ public final class ListState<Element> {
     /// Removes the list. Does not read.
     public func clear() async throws(ClientError) {
         try session.prepareKey(record)
-        try session.finishKey()
         session.valueScratch.removeAll(keepingCapacity: true)
         try await session.write(.delete, record, expiry: .never)
     }
 
     private func write(_ kind: EntryKind, _ elements: some Sequence<Element>) async throws(ClientError) {
         try session.prepareKey(record)
-        try session.finishKey()
         let expiry = session.expiry(record)
         let stored = session.storedExpiry(record, expiry)
         session.valueScratch.removeAll(keepingCapacity: true)

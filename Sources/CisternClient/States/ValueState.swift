@@ -27,7 +27,6 @@ public final class ValueState<Value> {
     /// Does not suspend when the write buffer, the value cache or the key index knows the answer; one round trip otherwise.
     public func value() async throws(ClientError) -> Value? {
         try session.prepareKey(record)
-        try session.finishKey()
         guard let (bytes, expiry) = try await session.read(record) else { return nil }
         let value = try session.decode(bytes, serializer, record)
         if let extended = session.extendedLife(record, consume bytes, expiry) {
@@ -40,7 +39,6 @@ public final class ValueState<Value> {
     public func valueIfKnown() throws(ClientError) -> KnownValue<Value> {
         try session.ensureOpen()
         try session.prepareKey(record)
-        try session.finishKey()
         // Extending a life may have to wait for the write buffer, so such a value is for the asynchronous call.
         if record.options.ttl?.refresh == .onReadAndWrite { return .unknown }
         switch session.readLocally(record) {
@@ -89,7 +87,6 @@ public final class ValueState<Value> {
     /// are in flight. When it throws, nothing was written.
     public func update(_ value: Value) async throws(ClientError) {
         try session.prepareKey(record)
-        try session.finishKey()
         session.valueScratch.removeAll(keepingCapacity: true)
         serializer.encode(value, &session.valueScratch)
         try await session.write(.put, record, expiry: session.expiry(record))
@@ -98,7 +95,6 @@ public final class ValueState<Value> {
     /// Removes the value of the current key and namespace. Costs as `update`, and does not read.
     public func clear() async throws(ClientError) {
         try session.prepareKey(record)
-        try session.finishKey()
         session.valueScratch.removeAll(keepingCapacity: true)
         try await session.write(.delete, record, expiry: .never)
     }

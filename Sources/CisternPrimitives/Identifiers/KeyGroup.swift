@@ -44,6 +44,10 @@ public enum KeyGroup {
         group(ofHash: Int32(truncatingIfNeeded: Hash64.hash(key)), count: count)
     }
 
+    package static func group(ofKey key: UnsafeRawBufferPointer, count: Int) -> UInt16 {
+        group(ofHash: Int32(truncatingIfNeeded: unsafe Hash64.hash(key)), count: count)
+    }
+
     /// The range that worker `index` of `parallelism` owns.
     /// - Precondition: `0 <= index < parallelism <= count`.
     public static func range(ofWorker index: Int, parallelism: Int, count: Int) -> KeyGroupRange {

@@ -37,6 +37,25 @@ package import CisternPrimitives
         }
         return MultiGetMessage(epoch: epoch, watermark: watermark, keys: column)
     }
+
+    /// - Parameters:
+    ///   - keyEnds: little-endian 32-bit running ends.
+    ///   - keys: one behind the other.
+    package static func encode(
+        epoch: UInt64, watermark: UInt64, keyEnds: UnsafeRawBufferPointer, keys: UnsafeRawBufferPointer
+    ) -> [UInt8] {
+        let size =
+            FieldSize.fixed64(epoch) + FieldSize.fixed64(watermark) + FieldSize.bytes(keyEnds.count)
+            + FieldSize.bytes(keys.count)
+        return unsafe makeBody(size: size) {
+            var body = unsafe BodyWriter($0)
+            body.fixed64(1, epoch)
+            body.fixed64(2, watermark)
+            unsafe body.bytes(3, keyEnds)
+            unsafe body.bytes(4, keys)
+            body.finish()
+        }
+    }
 }
 
 package struct MultiGetEncoder: ~Copyable {
@@ -59,26 +78,22 @@ package struct MultiGetEncoder: ~Copyable {
     }
 
     package func encode(epoch: UInt64, watermark: UInt64) -> [UInt8] {
-        let size =
-            FieldSize.fixed64(epoch) + FieldSize.fixed64(watermark) + FieldSize.bytes(keyEnds.count)
-            + FieldSize.bytes(keys.count)
-        return unsafe makeBody(size: size) {
-            var body = unsafe BodyWriter($0)
-            body.fixed64(1, epoch)
-            body.fixed64(2, watermark)
-            unsafe body.bytes(3, keyEnds.bytes)
-            unsafe body.bytes(4, keys.bytes)
-            body.finish()
-        }
+        unsafe MultiGetMessage.encode(epoch: epoch, watermark: watermark, keyEnds: keyEnds.bytes, keys: keys.bytes)
     }
 }
 
 /// Values as they lie in a frame, one for each key asked for.
 @safe package struct MultiGetReplyMessage {
     package let count: Int
-    private let found: UnsafeRawBufferPointer
-    private let values: SliceColumn
-    private let expiries: UnsafeRawBufferPointer
+    /// A byte a key, 1 for one that is there.
+    package let found: UnsafeRawBufferPointer
+    private let column: SliceColumn
+    /// Little-endian, 64 bits a key; empty when none expires.
+    package let expiries: UnsafeRawBufferPointer
+
+    /// Little-endian 32-bit running ends of `values`.
+    package var valueEnds: UnsafeRawBufferPointer { unsafe column.ends }
+    package var values: UnsafeRawBufferPointer { unsafe column.blob }
 
     package static func decode(_ body: UnsafeRawBufferPointer) throws(WireError) -> MultiGetReplyMessage {
         var found = unsafe noBytes
@@ -104,7 +119,7 @@ package struct MultiGetEncoder: ~Copyable {
         for index in 0..<column.count where unsafe found[index] > 1 || (found[index] == 0 && !column[index].isEmpty) {
             throw fields.malformed("key \(index) is neither absent with an empty value nor present")
         }
-        return unsafe MultiGetReplyMessage(count: column.count, found: found, values: column, expiries: expiries)
+        return unsafe MultiGetReplyMessage(count: column.count, found: found, column: column, expiries: expiries)
     }
 
     /// nil for an absent key.
@@ -113,7 +128,7 @@ package struct MultiGetEncoder: ~Copyable {
         precondition(index >= 0 && index < count, "value \(index) of \(count)")
         guard unsafe found[index] == 1 else { return nil }
         let expiry = unsafe expiries.isEmpty ? 0 : loadUInt64(expiries, index)
-        return unsafe (values[index], Expiry(rawValue: expiry))
+        return unsafe (column[index], Expiry(rawValue: expiry))
     }
 }
 

@@ -51,7 +51,7 @@ import Testing
 
     @Test func whatWasReadAheadWaitsForItsReadInACacheThatIsFullOfReadValues() async throws {
         let server = try await filled()
-        let session = try await attach(server, epoch: 2) { $0.valueCacheBytes = 30 * 200 }
+        let session = try await attach(server, epoch: 2) { $0.valueCacheBytes = 30 * 145 }
         let counts = try await session.valueState("counts", .int64)
         for _ in 0..<2 {
             for number in 0..<25 {

@@ -99,9 +99,12 @@ package import CisternPrimitives
         return arena[Int(entry.valueOffset)..<Int(entry.valueOffset + entry.valueCount)]
     }
 
-    func key(at index: Int) -> [UInt8] {
+    func key(at index: Int) -> [UInt8] { Array(keySlice(at: index)) }
+
+    /// As `value(at:)`.
+    func keySlice(at index: Int) -> ArraySlice<UInt8> {
         let entry = entries[index]
-        return Array(arena[Int(entry.keyOffset)..<Int(entry.keyOffset + entry.keyCount)])
+        return arena[Int(entry.keyOffset)..<Int(entry.keyOffset + entry.keyCount)]
     }
 
     func hasPrefix(_ prefix: [UInt8], at index: Int) -> Bool {

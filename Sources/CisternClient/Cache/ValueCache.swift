@@ -10,19 +10,21 @@ package import CisternPrimitives
 
 package struct ValueCache {
     package enum Hit {
-        case value([UInt8], Expiry)
+        /// Keeping the slice makes the next change of the entry copy it.
+        case value(ArraySlice<UInt8>, Expiry)
         case absent
     }
 
-    /// What a node costs beside its key and value: the node, a slot, two array headers.
-    package static let nodeOverheadBytes = 160
+    /// What a node costs beside its key and value: the node, slots, an array header.
+    package static let nodeOverheadBytes = 112
     private static let none: Int32 = -1
 
     private struct Node {
         var hash: UInt64
         var expiry: Expiry
-        var key: [UInt8]
-        var value: [UInt8]
+        /// The key and behind it the value: an entry is one allocation.
+        var bytes: [UInt8]
+        var keyCount: UInt32
         /// Towards newer entries; in the free list, the next free node.
         var newer: Int32
         var older: Int32
@@ -31,7 +33,8 @@ package struct ValueCache {
         var isAwaited: Bool
         var isAbsent: Bool
 
-        var byteCount: Int { key.count + value.count + ValueCache.nodeOverheadBytes }
+        var value: ArraySlice<UInt8> { bytes[Int(keyCount)...] }
+        var byteCount: Int { bytes.count + ValueCache.nodeOverheadBytes }
     }
 
     package let capacityBytes: Int
@@ -49,58 +52,67 @@ package struct ValueCache {
     package init(capacityBytes: Int) { self.capacityBytes = capacityBytes }
 
     package mutating func get(_ key: [UInt8], hash: UInt64) -> Hit? {
-        guard count > 0, let node = find(key, hash: hash) else { return nil }
+        guard let node = find(key, hash: hash) else { return nil }
         if nodes[node].isAwaited { nodes[node].isAwaited = false } else { nodes[node].isVisited = true }
         return nodes[node].isAbsent ? .absent : .value(nodes[node].value, nodes[node].expiry)
     }
 
     package mutating func set(
-        _ key: [UInt8], hash: UInt64, value: [UInt8], expiry: Expiry, isAwaited: Bool = false
+        _ key: ArraySlice<UInt8>, hash: UInt64, value: ArraySlice<UInt8>, expiry: Expiry, isAwaited: Bool = false
     ) {
-        store(key, hash: hash, value: value, expiry: expiry, isAbsent: false, isAwaited: isAwaited)
+        unsafe key.withUnsafeBytes { key in
+            unsafe value.withUnsafeBytes { value in
+                unsafe store(key, hash: hash, value: value, expiry: expiry, isAbsent: false, isAwaited: isAwaited)
+            }
+        }
     }
 
     /// Remembers that the key does not exist.
     package mutating func setAbsent(_ key: [UInt8], hash: UInt64) {
-        store(key, hash: hash, value: [], expiry: .never, isAbsent: true, isAwaited: false)
+        unsafe key.withUnsafeBytes { key in
+            unsafe store(
+                key, hash: hash, value: UnsafeRawBufferPointer(start: nil, count: 0), expiry: .never, isAbsent: true,
+                isAwaited: false)
+        }
     }
 
     /// Extends a value that is here; a key known to be absent becomes the operand; an unknown key stays unknown.
     package mutating func append(_ key: [UInt8], hash: UInt64, operand: ArraySlice<UInt8>, expiry: Expiry) {
-        guard count > 0, let node = find(key, hash: hash) else { return }
+        guard let node = find(key, hash: hash) else { return }
         byteCount += operand.count
-        nodes[node].value.append(contentsOf: operand)
+        nodes[node].bytes.append(contentsOf: operand)
         nodes[node].expiry = expiry
         nodes[node].isAbsent = false
         // A list that outgrew the cache goes at once instead of pushing everything else out first.
-        if nodes[node].byteCount > capacityBytes / 4 { remove(key, hash: hash) }
+        if nodes[node].byteCount > capacityBytes / 4 { removeNode(Int32(node)) }
         evict()
     }
 
     package mutating func remove(_ key: [UInt8], hash: UInt64) {
-        guard count > 0, let node = find(key, hash: hash) else { return }
+        guard let node = find(key, hash: hash) else { return }
         removeNode(Int32(node))
     }
 
     private mutating func store(
-        _ key: [UInt8], hash: UInt64, value: [UInt8], expiry: Expiry, isAbsent: Bool, isAwaited: Bool
+        _ key: UnsafeRawBufferPointer, hash: UInt64, value: UnsafeRawBufferPointer, expiry: Expiry, isAbsent: Bool,
+        isAwaited: Bool
     ) {
         let bytes = key.count + value.count + Self.nodeOverheadBytes
-        if let node = count > 0 ? find(key, hash: hash) : nil {
+        if let node = unsafe find(key, hash: hash) {
             // The budget also covers the entry itself: one that is too large is not kept, and neither is its old value.
             if bytes > capacityBytes / 4 { return removeNode(Int32(node)) }
-            byteCount += value.count - nodes[node].value.count
-            nodes[node].value = value
+            byteCount += bytes - nodes[node].byteCount
+            unsafe replaceValue(node, with: value)
             nodes[node].expiry = expiry
             nodes[node].isAbsent = isAbsent
             return evict()
         }
         if bytes > capacityBytes / 4 { return }
         if (count + 1) * 3 > slots.count * 2 { growSlots() }
-        let index = allocateNode(
+        let index = unsafe allocateNode(
             Node(
-                hash: hash, expiry: expiry, key: key, value: value, newer: Self.none, older: newest, isVisited: false,
-                isAwaited: isAwaited, isAbsent: isAbsent))
+                hash: hash, expiry: expiry, bytes: Self.joined(key, value), keyCount: UInt32(key.count),
+                newer: Self.none, older: newest, isVisited: false, isAwaited: isAwaited, isAbsent: isAbsent))
         if newest >= 0 { nodes[Int(newest)].newer = index }
         newest = index
         if oldest < 0 { oldest = index }
@@ -108,6 +120,28 @@ package struct ValueCache {
         count += 1
         byteCount += bytes
         evict()
+    }
+
+    private static func joined(_ key: UnsafeRawBufferPointer, _ value: UnsafeRawBufferPointer) -> [UInt8] {
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(key.count + value.count)
+        unsafe bytes.append(contentsOf: key)
+        unsafe bytes.append(contentsOf: value)
+        return bytes
+    }
+
+    private mutating func replaceValue(_ node: Int, with value: UnsafeRawBufferPointer) {
+        let keyCount = Int(nodes[node].keyCount)
+        // Counters and the like keep their size, and so their memory.
+        if nodes[node].bytes.count == keyCount + value.count {
+            unsafe nodes[node].bytes.withUnsafeMutableBytes {
+                unsafe UnsafeMutableRawBufferPointer(rebasing: $0[keyCount...]).copyMemory(from: value)
+            }
+        } else {
+            nodes[node].bytes = unsafe nodes[node].bytes.withUnsafeBytes {
+                unsafe Self.joined(UnsafeRawBufferPointer(rebasing: $0[..<keyCount]), value)
+            }
+        }
     }
 
     private mutating func evict() {
@@ -134,8 +168,7 @@ package struct ValueCache {
         if hand == index { hand = newer }
         count -= 1
         byteCount -= nodes[node].byteCount
-        nodes[node].key = []
-        nodes[node].value = []
+        nodes[node].bytes = []
         nodes[node].newer = freeHead
         freeHead = index
     }
@@ -156,6 +189,11 @@ package struct ValueCache {
     private static func node(_ slot: UInt64) -> Int { Int(slot & 0xFFFF_FFFF) - 1 }
 
     private func find(_ key: [UInt8], hash: UInt64) -> Int? {
+        unsafe key.withUnsafeBytes { unsafe find($0, hash: hash) }
+    }
+
+    private func find(_ key: UnsafeRawBufferPointer, hash: UInt64) -> Int? {
+        guard count > 0 else { return nil }
         let mask = slots.count - 1
         let tag = hash >> 32
         var position = Int(truncatingIfNeeded: tag) & mask
@@ -163,11 +201,18 @@ package struct ValueCache {
             let slot = slots[position]
             if slot >> 32 == tag {
                 let node = Self.node(slot)
-                if nodes[node].hash == hash, nodes[node].key == key { return node }
+                if nodes[node].hash == hash, unsafe hasKey(node, key) { return node }
             }
             position = (position + 1) & mask
         }
         return nil
+    }
+
+    private func hasKey(_ node: Int, _ key: UnsafeRawBufferPointer) -> Bool {
+        guard Int(nodes[node].keyCount) == key.count else { return false }
+        return unsafe nodes[node].bytes.withUnsafeBytes {
+            unsafe compareBytes(UnsafeRawBufferPointer(rebasing: $0[..<key.count]), key) == 0
+        }
     }
 
     private mutating func insertSlot(hash: UInt64, node: Int32) {

@@ -40,9 +40,11 @@ package struct KeyColumns: Sendable {
         ends.append(UInt32(bytes.count).littleEndian)
     }
 
-    package func key(_ index: Int) -> [UInt8] {
+    package func key(_ index: Int) -> [UInt8] { Array(slice(index)) }
+
+    func slice(_ index: Int) -> ArraySlice<UInt8> {
         let start = index == 0 ? 0 : Int(UInt32(littleEndian: ends[index - 1]))
-        return Array(bytes[start..<Int(UInt32(littleEndian: ends[index]))])
+        return bytes[start..<Int(UInt32(littleEndian: ends[index]))]
     }
 
     /// The body of its frame.

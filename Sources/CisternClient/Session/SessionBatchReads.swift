@@ -151,8 +151,9 @@ extension KeyedStateSession {
         _ visit: (Int, ArraySlice<UInt8>?) throws(ClientError) -> Void
     ) throws(ClientError) {
         if configuration.valueCacheBytes > 0 {
-            let key = unknown.columns.key(index)
-            cache.set(key, hash: Hash64.hash(key), value: Array(value), expiry: expiry, isAwaited: isAhead)
+            let key = unknown.columns.slice(index)
+            let hash = unsafe key.withUnsafeBytes { unsafe Hash64.hash($0) }
+            cache.set(key, hash: hash, value: value, expiry: expiry, isAwaited: isAhead)
         }
         try visit(unknown.number(index), value)
     }

@@ -83,8 +83,8 @@ extension KeyedStateSession {
         case .value(let bytes, let baseExpiry):
             let isGone = isExpired(baseExpiry)
             counters.cacheHits += 1
-            if operands.isEmpty { return isGone ? absent() : .found(bytes[...], baseExpiry) }
-            return .found(Self.joined(isGone ? nil : bytes[...], operands), expiry)
+            if operands.isEmpty { return isGone ? absent() : .found(bytes, baseExpiry) }
+            return .found(Self.joined(isGone ? nil : bytes, operands), expiry)
         case .absent:
             counters.cacheHits += 1
             return operands.isEmpty ? absent() : .found(Self.joined(nil, operands), expiry)
@@ -155,7 +155,7 @@ extension KeyedStateSession {
             return (active.value(at: operand), active.entries[operand].expiry)
         }
         let bytes = try await open(record, answers.value(0))
-        if configuration.valueCacheBytes > 0 { cache.set(key, hash: hash, value: Array(bytes), expiry: expiry) }
+        if configuration.valueCacheBytes > 0 { cache.set(key[...], hash: hash, value: bytes, expiry: expiry) }
         guard let operand else { return (bytes, expiry) }
         return (Self.joined(bytes, [active.value(at: operand)]), active.entries[operand].expiry)
     }

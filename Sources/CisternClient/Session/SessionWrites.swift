@@ -250,13 +250,16 @@ extension KeyedStateSession {
             for position in 0..<table.count {
                 let entry = table.entries[position]
                 if timerStateIDs.contains(entry.stateID) { continue }
-                let key = table.key(at: position)
                 switch entry.kind {
                 case .put:
-                    cache.set(key, hash: entry.hash, value: Array(table.value(at: position)), expiry: entry.expiry)
+                    cache.set(
+                        table.keySlice(at: position), hash: entry.hash, value: table.value(at: position),
+                        expiry: entry.expiry)
                 case .append:
+                    let key = table.key(at: position)
                     cache.append(key, hash: entry.hash, operand: table.value(at: position), expiry: entry.expiry)
                 case .delete:
+                    let key = table.key(at: position)
                     if index?.isComplete == true {
                         cache.remove(key, hash: entry.hash)
                     } else {

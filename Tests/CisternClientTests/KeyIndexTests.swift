@@ -170,6 +170,22 @@ import Testing
         #expect(index.byteCount < 1024 * 1024)
     }
 
+    /// Waves of keys that expire together: a segment that loses half of its keys while it is being looked at becomes smaller meanwhile.
+    @Test func keysThatExpireInWavesLeaveAllPartsOfTheIndex() {
+        let index = KeyIndex(seed: 1)
+        index.finishLoading()
+        let wave = 5000
+        var settled = 0
+        for number in 0..<120 * wave {
+            let now = 1_000_000 + UInt64(number / wave) * 1000
+            index.insert(
+                Self.key(number), expiry: .eventTime(milliseconds: now + 10_000),
+                clock: ExpiryClock(processing: 0, event: now))
+            if number == 40 * wave { settled = index.count }
+        }
+        #expect(index.count < settled + settled / 50, "\(settled) after 40 waves")
+    }
+
     @Test func memoryGoesWithTheKeys() {
         let index = KeyIndex()
         index.finishLoading()

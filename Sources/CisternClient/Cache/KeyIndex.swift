@@ -121,7 +121,9 @@ package import CisternPrimitives
     }
 
     private func removeSlot(_ segment: Int, _ slot: Int) {
-        measured(segment) { unsafe segments[segment].close(slot) }
+        var cursor = segment == sweepSegment ? sweepSlot : 0
+        measured(segment) { unsafe segments[segment].close(slot, cursor: &cursor) }
+        if segment == sweepSegment { sweepSlot = cursor }
         count -= 1
     }
 
@@ -371,7 +373,8 @@ struct ExpiryCode {
     }
 
     /// Takes a slot out: what follows it and is not at home moves up.
-    mutating func close(_ slot: Int) {
+    /// - Parameter cursor: a slot; nothing that was at it or behind it is before it afterwards.
+    mutating func close(_ slot: Int, cursor: inout Int) {
         guard let hashes = unsafe hashes else { return }
         var end = slot + 1
         while end < slotCount, unsafe hashes[end] != 0, unsafe home(hashes[end]) < end { end += 1 }
@@ -389,7 +392,19 @@ struct ExpiryCode {
         unsafe checks[end - 1] = 0
         if let expiries = unsafe expiries { unsafe expiries[end - 1] = 0 }
         used -= 1
-        if homeCount > Self.slotsToDouble, used * 2 < homeCount { resize(max(Self.slotsMin, used + used / 4)) }
+        if slot < cursor { cursor -= 1 }
+        guard homeCount > Self.slotsToDouble, used * 2 < homeCount else { return }
+        let next = hash(from: cursor)
+        resize(max(Self.slotsMin, used + used / 4))
+        // Hashes ascend, and none is before its home.
+        cursor = next.map { home($0) } ?? slotCount
+    }
+
+    /// The first one at a slot or behind it.
+    private func hash(from start: Int) -> UInt64? {
+        guard let hashes = unsafe hashes else { return nil }
+        for slot in start..<max(start, slotCount) where unsafe hashes[slot] != 0 { return unsafe hashes[slot] }
+        return nil
     }
 
     /// Forgets what was removed while the load was under way.

@@ -100,13 +100,13 @@ internal import CisternPrimitives
                 unsafe LZ4_decompress_safe(
                     characters(envelope.payload), characters(target), Int32(envelope.payload.count),
                     Int32(target.count)))
-        case .lz4WithDictionary:
+        case .lz4WithDictionary, .lz4WithFixedID:
             guard let dictionary = unsafe prepared?.dictionary.bytes else { return -1 }
             return Int(
                 unsafe LZ4_decompress_safe_usingDict(
                     characters(envelope.payload), characters(target), Int32(envelope.payload.count),
                     Int32(target.count), characters(dictionary), Int32(dictionary.count)))
-        case .zstd, .zstdWithDictionary:
+        case .zstd, .zstdWithDictionary, .zstdWithFixedID:
             return unsafe decompressZstd(envelope.payload, prepared?.zstd, into: target)
         }
     }

@@ -64,7 +64,8 @@ internal import CisternPrimitives
     package func encode(_ raw: UnsafeRawBufferPointer, into output: inout [UInt8]) {
         precondition(raw.count <= ValueEnvelope.rawSizeMax, "a value of \(raw.count) bytes")
         if raw.count >= threshold, let (codec, size) = unsafe compress(raw) {
-            let envelopeSize = 1 + varintSize(raw.count) + (codec.takesDictionary ? 4 : 0) + size
+            let idSize = codec.takesDictionary ? dictionary.map { varintSize(Int($0.id)) } ?? 0 : 0
+            let envelopeSize = 1 + varintSize(raw.count) + idSize + size
             if envelopeSize + raw.count / Self.gainDivisorMin < raw.count + 1 {
                 writeHeader(codec, rawSize: raw.count, into: &output)
                 unsafe output.append(contentsOf: UnsafeRawBufferPointer(rebasing: scratch[..<size]))
@@ -87,16 +88,18 @@ internal import CisternPrimitives
 
     private func writeHeader(_ codec: EnvelopeCodec, rawSize: Int, into output: inout [UInt8]) {
         output.append(codec.rawValue)
-        var rest = rawSize
+        appendVarint(rawSize, to: &output)
+        guard codec.takesDictionary, let dictionary else { return }
+        appendVarint(Int(dictionary.id), to: &output)
+    }
+
+    private func appendVarint(_ value: Int, to output: inout [UInt8]) {
+        var rest = value
         while rest >= 0x80 {
             output.append(UInt8(truncatingIfNeeded: rest) | 0x80)
             rest >>= 7
         }
         output.append(UInt8(truncatingIfNeeded: rest))
-        guard codec.takesDictionary, let dictionary else { return }
-        for shift in stride(from: UInt32(0), to: 32, by: 8) {
-            output.append(UInt8(truncatingIfNeeded: dictionary.id >> shift))
-        }
     }
 
     /// Compresses into `scratch`; nil when the codec is none or refuses, and then the value stays raw.
@@ -174,8 +177,9 @@ enum ZstdFrame {
     static let magicSize = 4
 }
 
+/// Of a number below 2³⁵.
 func varintSize(_ value: Int) -> Int {
-    value < 1 << 7 ? 1 : value < 1 << 14 ? 2 : value < 1 << 21 ? 3 : 4
+    value < 1 << 7 ? 1 : value < 1 << 14 ? 2 : value < 1 << 21 ? 3 : value < 1 << 28 ? 4 : 5
 }
 
 /// LZ4's C interface wants `char *`.

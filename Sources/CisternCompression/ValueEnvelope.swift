@@ -7,10 +7,14 @@
 //   lz4 (1), zstd (2)    ┌────┬─────────────────┬──────────────────────────────┐
 //                        │ cc │ varint raw size │ LZ4 block, or bare zstd frame │
 //                        └────┴─────────────────┴──────────────────────────────┘
-//   with dictionary      ┌────┬─────────────────┬───────────────┬──────────────┐
-//   (3 lz4, 4 zstd)      │ cc │ varint raw size │ u32 dict. id  │ payload      │
+//   with dictionary      ┌────┬─────────────────┬─────────────────┬──────────────┐
+//   (5 lz4, 6 zstd)      │ cc │ varint raw size │ varint dict. id │ payload      │
+//                        └────┴─────────────────┴─────────────────┴──────────────┘
+//   the same, no longer  ┌────┬─────────────────┬───────────────┬──────────────┐
+//   written (3 and 4)    │ cc │ varint raw size │ u32 dict. id  │ payload      │
 //                        └────┴─────────────────┴───────────────┴──────────────┘
 //
+// Ids are counted from 1 in each store, so that one byte holds nearly all of them.
 // A bare zstd frame lacks the 4 magic bytes: they are the same in every value and would be 7 % of a typical one.
 
 internal import CisternPrimitives
@@ -20,10 +24,14 @@ package enum EnvelopeCodec: UInt8, Sendable {
     case raw = 0
     case lz4 = 1
     case zstd = 2
-    case lz4WithDictionary = 3
-    case zstdWithDictionary = 4
+    /// 3 and 4 are read only: their four bytes of a dictionary's id were 3 of the 60 bytes of a value.
+    case lz4WithFixedID = 3
+    case zstdWithFixedID = 4
+    case lz4WithDictionary = 5
+    case zstdWithDictionary = 6
 
-    var takesDictionary: Bool { self == .lz4WithDictionary || self == .zstdWithDictionary }
+    var takesDictionary: Bool { rawValue >= EnvelopeCodec.lz4WithFixedID.rawValue }
+    var hasFixedID: Bool { self == .lz4WithFixedID || self == .zstdWithFixedID }
 }
 
 /// What the bytes of an envelope say, before anything is decompressed. Borrows the envelope's bytes.
@@ -31,7 +39,7 @@ package enum EnvelopeCodec: UInt8, Sendable {
     /// Bytes of the largest value an envelope may announce: an entry's own limit.
     package static let rawSizeMax = 16 * 1024 * 1024
     /// Codec byte, raw size varint of at most 4 bytes, dictionary id.
-    package static let headerSizeMax = 1 + 4 + 4
+    package static let headerSizeMax = 1 + 4 + 5
 
     package let codec: EnvelopeCodec
     package let rawSize: Int
@@ -62,8 +70,12 @@ package enum EnvelopeCodec: UInt8, Sendable {
         guard rawSize <= UInt64(rawSizeMax) else { throw .tooLarge(rawSize: rawSize) }
         var dictionaryID: UInt32 = 0
         if codec.takesDictionary {
-            guard let id = reader.readInteger(as: UInt32.self) else { throw .truncated(size: bytes.count) }
-            dictionaryID = id
+            let id = codec.hasFixedID ? reader.readInteger(as: UInt32.self).map(UInt64.init) : reader.readVarint()
+            guard let id else { throw .truncated(size: bytes.count) }
+            guard let small = UInt32(exactly: id) else {
+                throw .damaged(codec: codec, detail: "it names dictionary \(id), ids have 32 bits")
+            }
+            dictionaryID = small
         }
         let payload = unsafe reader.readBytes(reader.remaining)!
         guard rawSize <= UInt64(largestRawSize(codec: codec, payloadSize: payload.count)) else {
@@ -79,8 +91,8 @@ package enum EnvelopeCodec: UInt8, Sendable {
     private static func largestRawSize(codec: EnvelopeCodec, payloadSize: Int) -> Int {
         switch codec {
         case .raw: payloadSize
-        case .lz4, .lz4WithDictionary: payloadSize * 255 + 64
-        case .zstd, .zstdWithDictionary: (payloadSize / 4 + 1) * 128 * 1024
+        case .lz4, .lz4WithDictionary, .lz4WithFixedID: payloadSize * 255 + 64
+        case .zstd, .zstdWithDictionary, .zstdWithFixedID: (payloadSize / 4 + 1) * 128 * 1024
         }
     }
 }

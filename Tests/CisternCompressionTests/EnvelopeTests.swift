@@ -114,7 +114,7 @@ func trainedDictionary(id: UInt32 = 7, capacity: Int = 8192) throws -> Compressi
             var bytes = (0..<Int.random(in: 0...60, using: &random)).map { _ in
                 UInt8.random(in: 0...255, using: &random)
             }
-            if !bytes.isEmpty { bytes[0] = UInt8.random(in: 0...6, using: &random) }
+            if !bytes.isEmpty { bytes[0] = UInt8.random(in: 0...8, using: &random) }
             do { _ = try decoder.decode(bytes) } catch { refused += 1 }
         }
         #expect(refused > 1000)
@@ -142,6 +142,32 @@ func trainedDictionary(id: UInt32 = 7, capacity: Int = 8192) throws -> Compressi
                 }
             }
         }
+    }
+
+    @Test func aDictionaryWhoseIdIsBeyondItsBitsIsDamage() {
+        // Raw size 5, then 2³² as a varint.
+        for codec in [5, 6] as [UInt8] {
+            let bytes: [UInt8] = [codec, 5, 0x80, 0x80, 0x80, 0x80, 0x10, 1, 2, 3, 4, 5, 6]
+            let error = #expect(throws: EnvelopeError.self) { _ = try EnvelopeDecoder().decode(bytes) }
+            guard case .damaged = error else {
+                Issue.record("\(String(describing: error)) for codec \(codec)")
+                continue
+            }
+            #expect(throws: EnvelopeError.truncated(size: 3)) { _ = try EnvelopeDecoder().decode([codec, 5, 0x80]) }
+        }
+    }
+
+    @Test func theIdOfADictionaryTakesOneByteMostly() throws {
+        var random = SeededRandom(seed: testSeed())
+        let value = jsonLike(&random)
+        let trained = try trainedDictionary().bytes.map { $0 }
+        let sizes = ([1, 127, 128, 1 << 20] as [UInt32]).map { id -> Int in
+            var envelope: [UInt8] = []
+            let dictionary = CompressionDictionary(id: id, bytes: trained)
+            EnvelopeEncoder(.zstd(level: 1), dictionary: dictionary).encode(value, into: &envelope)
+            return envelope.count
+        }
+        #expect(sizes.map { $0 - sizes[0] } == [0, 0, 1, 2])
     }
 
     @Test func aForgedSizeTakesNoMemory() {
@@ -221,7 +247,7 @@ func trainedDictionary(id: UInt32 = 7, capacity: Int = 8192) throws -> Compressi
                 #expect(encoded == vector.envelope, "\(vector.name)")
             }
         }
-        #expect(codecs == [0, 1, 2, 3, 4])
+        #expect(codecs == [0, 1, 2, 3, 4, 5, 6])
     }
 
     /// Prints the file of vectors; run with CISTERN_WRITE_VECTORS=1 when the format gets a version.
@@ -247,7 +273,12 @@ func trainedDictionary(id: UInt32 = 7, capacity: Int = 8192) throws -> Compressi
             for raw in [value, value + value + value, [UInt8](repeating: 0x61, count: 300)] {
                 var envelope: [UInt8] = []
                 EnvelopeEncoder(compression, dictionary: trained).encode(raw, into: &envelope)
-                if envelope[0] != 0 { lines.append("\(name)-\(raw.count) \(hex(envelope)) \(hex(raw))") }
+                if envelope[0] == 0 { continue }
+                lines.append("\(name)-\(raw.count) \(hex(envelope)) \(hex(raw))")
+                guard trained != nil, let id = envelope.firstIndex(of: 42) else { continue }
+                // As codecs 3 and 4 were written.
+                let fixed = [envelope[0] - 2] + envelope[1..<id] + [42, 0, 0, 0] + envelope[(id + 1)...]
+                lines.append("\(name)-fixed-id-\(raw.count) \(hex(fixed)) \(hex(raw))")
             }
         }
         print(lines.map { "VECTOR " + $0 }.joined(separator: "\n"))

@@ -80,7 +80,8 @@ final class ServerBackend: ModelBackend {
         configuration.valueCacheBytes = 4000
         change(&configuration)
         return try await KeyedStateSession.attach(
-            over: WireTree(endpoint: endpoint, configuration: configuration, time: time),
+            over: WireTree(
+                endpoint: endpoint, configuration: configuration, time: time, options: ClientTransportOptions()),
             request: AttachRequest(
                 store: store, keyGroupCount: 8, keyGroups: range, epoch: epoch, writer: "w\(range)",
                 restoring: restoring),

@@ -36,12 +36,11 @@ package final class WireTree: RemoteTree {
     private let state = Mutex(State())
 
     package init(
-        endpoint: Endpoint, configuration: ClientConfiguration, time: any TimeSource,
-        options: ClientTransportOptions? = nil
+        endpoint: Endpoint, configuration: ClientConfiguration, time: any TimeSource, options: ClientTransportOptions
     ) {
         self.endpoint = endpoint
         self.time = time
-        self.options = options ?? configuration.plainOptions
+        self.options = options
         deadline = .milliseconds(configuration.requestTimeoutMilliseconds)
     }
 
@@ -408,16 +407,11 @@ extension EntryPage {
 }
 
 extension ClientConfiguration {
-    var plainOptions: ClientTransportOptions {
+    /// With TLS as it is configured. Reads files.
+    func transportOptions(for endpoint: Endpoint) throws(ClientError) -> ClientTransportOptions {
         var options = ClientTransportOptions()
         options.client = clientName
         options.token = token
-        return options
-    }
-
-    /// With TLS as it is configured. Reads files.
-    func transportOptions(for endpoint: Endpoint) throws(ClientError) -> ClientTransportOptions {
-        var options = plainOptions
         if let tls {
             do throws(TLSError) {
                 options.tls = try ClientTLS(

@@ -28,11 +28,28 @@ package enum Hash64 {
 
     @inlinable
     package static func hash(_ bytes: UnsafeRawBufferPointer) -> UInt64 {
+        unsafe hash(bytes, k1, k2, k3)
+    }
+
+    package static func hash(_ bytes: [UInt8]) -> UInt64 {
+        unsafe bytes.withUnsafeBytes { unsafe hash($0) }
+    }
+
+    /// The same construction under a secret: who does not know it cannot choose keys that collide. For tables in memory; never
+    /// on disk or on the wire.
+    @inlinable
+    package static func hash(_ bytes: UnsafeRawBufferPointer, secret: UInt64) -> UInt64 {
+        // A word equal to a factor would make a product 0 whatever the other word is: the secret hides the factors.
+        unsafe hash(bytes, k1 ^ secret, k2 ^ secret, k3 ^ secret)
+    }
+
+    @inlinable @inline(__always)
+    static func hash(_ bytes: UnsafeRawBufferPointer, _ k1: UInt64, _ k2: UInt64, _ k3: UInt64) -> UInt64 {
         let count = bytes.count
         var seed = k0 ^ fold(UInt64(count) ^ k1, k2)
         guard count > 0, let base = bytes.baseAddress else { return fold(seed ^ k3, k1) }
-        var a: UInt64
-        var b: UInt64
+        let a: UInt64
+        let b: UInt64
         if count >= 16 {
             var offset = 0
             // The last step always covers the final 16 bytes, so the loop stops before it.
@@ -53,41 +70,5 @@ package enum Hash64 {
             b = 0
         }
         return fold(fold(a ^ k1, b ^ seed) ^ UInt64(count), k3)
-    }
-
-    package static func hash(_ bytes: [UInt8]) -> UInt64 {
-        unsafe bytes.withUnsafeBytes { unsafe hash($0) }
-    }
-
-    /// The same construction under a secret: who does not know it cannot choose keys that collide. For tables in memory; never
-    /// on disk or on the wire.
-    @inlinable
-    package static func hash(_ bytes: UnsafeRawBufferPointer, secret: UInt64) -> UInt64 {
-        let count = bytes.count
-        // A word equal to a factor would make a product 0 whatever the other word is: the secret hides the factors.
-        let hidden = k1 ^ secret
-        var seed = k0 ^ fold(UInt64(count) ^ hidden, k2 ^ secret)
-        guard count > 0, let base = bytes.baseAddress else { return fold(seed ^ k3, hidden) }
-        var offset = 0
-        while offset + 16 < count {
-            seed = unsafe fold(load64(base, offset) ^ hidden, load64(base, offset + 8) ^ seed)
-            offset += 16
-        }
-        let a: UInt64
-        let b: UInt64
-        if count >= 16 {
-            a = unsafe load64(base, count - 16)
-            b = unsafe load64(base, count - 8)
-        } else if count >= 8 {
-            a = unsafe load64(base, 0)
-            b = unsafe load64(base, count - 8)
-        } else if count >= 4 {
-            a = unsafe load32(base, 0)
-            b = unsafe load32(base, count - 4)
-        } else {
-            a = UInt64(unsafe bytes[0]) << 16 | UInt64(unsafe bytes[count >> 1]) << 8 | UInt64(unsafe bytes[count - 1])
-            b = 0
-        }
-        return fold(fold(a ^ hidden, b ^ seed) ^ UInt64(count), k3 ^ secret)
     }
 }

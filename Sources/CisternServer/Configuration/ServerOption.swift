@@ -60,34 +60,18 @@ extension ServerOption {
                 configuration.listen = commaSeparated(text)
                 return !configuration.listen.isEmpty
             }),
-        ServerOption(
-            key: "tls_certificate", kind: .path,
-            summary:
-                "PEM file of the server's certificate and those between it and its authority; read again every minute",
-            text: { $0.tlsCertificate },
-            apply: {
-                $0.tlsCertificate = $1; return true
-            }),
-        ServerOption(
-            key: "tls_key", kind: .path, summary: "PEM file of the certificate's private key, without a passphrase",
-            text: { $0.tlsKey },
-            apply: {
-                $0.tlsKey = $1; return true
-            }),
-        ServerOption(
-            key: "tls_client_authorities", kind: .path,
-            summary: "PEM file of who may sign certificates of clients; when it is given, clients must have one",
-            text: { $0.tlsClientAuthorities },
-            apply: {
-                $0.tlsClientAuthorities = $1; return true
-            }),
-        ServerOption(
-            key: "tokens_file", kind: .path,
-            summary: "who may do what: a line a token, made with `cistern token`; read again every 10 s",
-            text: { $0.tokensFile },
-            apply: {
-                $0.tokensFile = $1; return true
-            }),
+        .path(
+            "tls_certificate", \.tlsCertificate,
+            "PEM file of the server's certificate and those between it and its authority; read again every minute"),
+        .path(
+            "tls_key", \.tlsKey,
+            "PEM file of the certificate's private key, without a passphrase"),
+        .path(
+            "tls_client_authorities", \.tlsClientAuthorities,
+            "PEM file of who may sign certificates of clients; when it is given, clients must have one"),
+        .path(
+            "tokens_file", \.tokensFile,
+            "who may do what: a line a token, made with `cistern token`; read again every 10 s"),
         ServerOption(
             key: "allow_remote", kind: .boolean,
             summary:
@@ -185,6 +169,18 @@ extension ServerOption {
 
 extension ServerOption {
     private typealias Setting = any WritableKeyPath<ServerConfiguration, Int> & Sendable
+
+    /// A file; empty for none.
+    private static func path(
+        _ key: String, _ setting: any WritableKeyPath<ServerConfiguration, String> & Sendable, _ summary: String
+    ) -> ServerOption {
+        ServerOption(
+            key: key, kind: .path, summary: summary, text: { $0[keyPath: setting] },
+            apply: { configuration, text in
+                configuration[keyPath: setting] = text
+                return true
+            })
+    }
 
     private static func count(
         _ key: String, _ path: Setting, _ range: ClosedRange<Int>, _ summary: String

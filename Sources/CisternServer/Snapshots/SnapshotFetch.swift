@@ -30,6 +30,11 @@ package enum SnapshotFetchError: Error, Sendable, CustomStringConvertible {
     }
 }
 
+/// A call of the store, whose error is one of fetching.
+func inStore<Value>(_ body: () throws(SnapshotStoreError) -> Value) throws(SnapshotFetchError) -> Value {
+    do throws(SnapshotStoreError) { return try body() } catch { throw .store(error) }
+}
+
 /// A snapshot that has been brought.
 package struct FetchedSnapshot: Sendable {
     package let info: SnapshotInfo
@@ -205,12 +210,6 @@ package final class SnapshotFetch: Sendable {
         }
         if let damage { throw damage }
         throw .unknown(handle: handle, location: store.location)
-    }
-
-    private static func inStore<Value>(
-        _ body: () throws(SnapshotStoreError) -> Value
-    ) throws(SnapshotFetchError) -> Value {
-        do throws(SnapshotStoreError) { return try body() } catch { throw .store(error) }
     }
 
     /// Reads a manifest and the record in it, which must name the same files.

@@ -94,10 +94,6 @@ package struct StoreTools {
         }
         return gone.count + unneeded.count
     }
-
-    private func inStore<Value>(_ body: () throws(SnapshotStoreError) -> Value) throws(SnapshotFetchError) -> Value {
-        do throws(SnapshotStoreError) { return try body() } catch { throw .store(error) }
-    }
 }
 
 extension FoundManifest {

@@ -35,6 +35,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-crypto", from: "4.0.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.0"),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.0"),
+        .package(url: "https://github.com/swift-server/async-http-client", from: "1.37.0"),
     ],
     targets: [
         // Tier 0: C
@@ -81,6 +82,17 @@ let package = Package(
         .target(
             name: "CisternSnapshotStore", dependencies: ["CisternPrimitives", "CisternFileSystem"],
             swiftSettings: strict),
+
+        .target(
+            name: "CisternSnapshotStoreS3",
+            dependencies: [
+                "CisternFileSystem", "CisternPrimitives", "CisternSnapshotStore",
+                .product(name: "AsyncHTTPClient", package: "async-http-client"),
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOSSL", package: "swift-nio-ssl"),
+            ], swiftSettings: strict),
 
         .target(
             name: "CisternMetadata", dependencies: ["CisternFileSystem", "CisternLogProtocol", "CisternPrimitives"],
@@ -199,7 +211,8 @@ let package = Package(
             dependencies: [
                 "CisternClient", "CisternCompression", "CisternFileSystem", "CisternLSM", "CisternLogProtocol",
                 "CisternLogNode", "CisternLogWire", "CisternMetadata", "CisternPrimitives", "CisternServer",
-                "CisternSnapshotStore", "CisternWire", "CisternWireMessages", "CisternTestKit",
+                "CisternSnapshotStore", "CisternSnapshotStoreS3", "CisternWire", "CisternWireMessages",
+                "CisternTestKit",
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
             ],
             path: "Tests/FuzzTargets", exclude: ["Found"], swiftSettings: testing),
@@ -234,10 +247,19 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
             ], swiftSettings: testing),
+        .target(
+            name: "S3Double",
+            dependencies: [
+                "CisternPrimitives", "CisternSnapshotStoreS3", "CisternTransport",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+            ], path: "Tests/S3Double", swiftSettings: testing),
         .testTarget(
             name: "CisternSnapshotStoreTests",
-            dependencies: ["CisternSnapshotStore", "CisternFileSystem", "CisternPrimitives", "CisternTestKit"],
-            swiftSettings: testing),
+            dependencies: [
+                "CisternSnapshotStore", "CisternSnapshotStoreS3", "CisternFileSystem", "CisternPrimitives",
+                "CisternTestKit", "CisternTransport", "S3Double",
+            ], swiftSettings: testing),
         .testTarget(
             name: "CisternWireTests",
             dependencies: [

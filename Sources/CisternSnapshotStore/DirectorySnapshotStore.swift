@@ -103,6 +103,9 @@ package final class DirectorySnapshotStore: SnapshotStore {
         }
     }
 
+    /// No call waits for more than the disk.
+    package func close() {}
+
     // MARK: Paths
 
     private func path(_ name: String) -> String {

@@ -41,6 +41,9 @@ package protocol SnapshotStore: Sendable {
 
     /// Removes what cut-short writes have left under a prefix that only the caller writes under.
     func removeLeftovers(_ prefix: String) throws(SnapshotStoreError)
+
+    /// Has calls under way that wait for a server end with an error, and later ones. Does not wait. Idempotent.
+    func close()
 }
 
 /// A call of a store that failed: what was attempted, on what, and what was found.

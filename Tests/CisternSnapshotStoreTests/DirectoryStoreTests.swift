@@ -1,4 +1,4 @@
-// A snapshot store in a directory, on a disk that fails and loses power.
+// A snapshot store in a directory, on a disk that fails and loses power; names. What every store does is in StoreConformanceTests.swift.
 
 import CisternFileSystem
 import CisternPrimitives
@@ -10,36 +10,14 @@ import Testing
 @Suite struct DirectoryStoreTests {
     private func bytes(_ text: String) -> [UInt8] { Array(text.utf8) }
 
-    @Test func anObjectIsWrittenOnceAndReadWholeOrInPart() throws {
-        let store = DirectorySnapshotStore("/store", fileSystem: MemoryFileSystem())
-        #expect(try store.get("files/a/x", limit: 10) == nil)
-        #expect(try store.get("files/a/x", range: 0..<3) == nil)
-        #expect(try store.list("") == [])
-        #expect(try store.put("files/a/x", bytes("0123456789")))
-        #expect(try !store.put("files/a/x", bytes("other")))
-        #expect(try store.get("files/a/x", limit: 10) == bytes("0123456789"))
-        #expect(try store.get("files/a/x", range: 2..<5) == bytes("234"))
-        #expect(try store.get("files/a/x", range: 10..<10) == [])
-        #expect(throws: SnapshotStoreError.self) { try store.get("files/a/x", limit: 9) }
-        #expect(throws: SnapshotStoreError.self) { try store.get("files/a/x", range: 5..<11) }
-    }
-
-    @Test func aListingHasWhatBeginsWithThePrefixAndNothingThatIsHalfWritten() throws {
+    @Test func strayFilesAreNoObjects() throws {
         let disk = MemoryFileSystem()
         let store = DirectorySnapshotStore("/store", fileSystem: disk)
-        for name in ["files/a/x", "files/a/y", "files/b/x", "snapshots/a/h"] { _ = try store.put(name, bytes(name)) }
-        disk.setContents("/store/files/a/z.tmp", [1])
+        #expect(try store.put("files/a/x", [1]))
         disk.setContents("/store/stray", [1])
-        #expect(try store.list("files/a/").map(\.name) == ["files/a/x", "files/a/y"])
-        #expect(try store.list("files/").map(\.name) == ["files/a/x", "files/a/y", "files/b/x"])
-        #expect(try store.list("").map(\.name) == ["files/a/x", "files/a/y", "files/b/x", "snapshots/a/h"])
-        #expect(try store.list("snapshots/").map(\.bytes) == [13])
-        #expect(try store.list("files/c/") == [])
-        try store.removeLeftovers("files/a/")
-        #expect(disk.contents("/store/files/a/z.tmp") == nil)
-        try store.delete(["files/a/x", "files/a/x", "files/c/none"])
-        #expect(try store.list("files/a/").map(\.name) == ["files/a/y"])
-        #expect(try store.put("files/a/x", []))
+        #expect(try store.list("").map(\.name) == ["files/a/x"])
+        #expect(store.location == "file:///store")
+        store.close()
     }
 
     /// Whatever the sync at which the power goes: what was put is there, what was deleted is gone, and nothing is half there.

@@ -14,7 +14,7 @@ package struct FuzzTarget: Sendable {
     package let seeds: @Sendable () throws -> [[UInt8]]
     package let run: @Sendable ([UInt8]) -> Void
 
-    package static let all = files + recovery + wire + log + metadata + client + server
+    package static let all = files + recovery + wire + log + metadata + client + server + objectStore
 
     package static func named(_ name: String) -> FuzzTarget? { all.first { $0.name == name } }
 }

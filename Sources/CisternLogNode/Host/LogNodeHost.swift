@@ -52,6 +52,17 @@ package struct LogNodeStatus: Sendable {
     package init() {}
 }
 
+/// What a node knows to have lost, or may have lost.
+package struct LogNodeLosses: Sendable {
+    /// Goes back to the node with `ledgerRepaired`.
+    package let incarnation: UInt64
+    /// The youngest ledger that is or was in limbo; nil when the node never was.
+    package let limboThrough: LedgerID?
+    package let inLimbo: [LedgerID]
+    /// Entries that the disk does not give back.
+    package let damaged: [LedgerID: EntrySet]
+}
+
 /// `@unchecked Sendable`: its variables are the owner lane's.
 @safe package final class LogNodeHost: LogNodeService, JournalOwner, @unchecked Sendable {
     private typealias Action = LogNodeAction<Int>
@@ -207,9 +218,19 @@ package struct LogNodeStatus: Sendable {
 
     // MARK: Repair and inspection
 
-    /// For the holder of the repair lease: what this node is to be told with `ledgerRepaired`.
-    package func limbo(of ledger: LedgerID, completion: @escaping @Sendable (Bool, UInt64) -> Void) {
-        lane.submit { [self] in completion(machine.isInLimbo(ledger), machine.incarnation) }
+    /// What this node has to get back from its peers.
+    /// - Parameter ledgers: those of which to say whether they are in limbo.
+    package func losses(
+        among ledgers: [LedgerID] = [], completion: @escaping @Sendable (LogNodeLosses) -> Void
+    ) {
+        lane.submit { [self] in
+            let damaged = machine.damagedLedgers.map { ($0, machine.damagedEntries(of: $0)) }
+            completion(
+                LogNodeLosses(
+                    incarnation: machine.incarnation, limboThrough: machine.limboThrough,
+                    inLimbo: ledgers.filter(machine.isInLimbo),
+                    damaged: Dictionary(uniqueKeysWithValues: damaged)))
+        }
     }
 
     package func ledgerRepaired(_ ledger: LedgerID, incarnation: UInt64) {

@@ -105,7 +105,7 @@ enum PendingRead: Hashable, Sendable {
 struct Limbo: Hashable, Sendable {
     /// The record is on its way to the disk.
     var isPending = false
-    private var through: LedgerID?
+    private(set) var through: LedgerID?
     private var repaired = LedgerSet()
 
     func contains(_ ledger: LedgerID) -> Bool {

@@ -72,6 +72,9 @@ package struct LogNode<Token: Hashable & Sendable>: Hashable, Sendable {
     /// way to the disk.
     package func isInLimbo(_ ledger: LedgerID) -> Bool { limbo.isPending || limbo.contains(ledger) }
 
+    /// The youngest ledger that is or was in limbo; nil when the node never was.
+    package var limboThrough: LedgerID? { limbo.through }
+
     /// The ledger was in limbo, and is not since its copies are back.
     package func wasRepaired(_ ledger: LedgerID) -> Bool { limbo.hasRepaired(ledger) }
 
@@ -206,6 +209,9 @@ package struct LogNode<Token: Hashable & Sendable>: Hashable, Sendable {
 
     /// Entries of the ledger that wait for repair.
     package func damagedEntries(of ledger: LedgerID) -> EntrySet { ledgers[ledger]?.damaged ?? EntrySet() }
+
+    /// Ledgers with entries that wait for repair.
+    package var damagedLedgers: [LedgerID] { ledgers.filter { !$0.value.damaged.isEmpty }.keys.sorted() }
 
     // MARK: Garbage collection and repair
 

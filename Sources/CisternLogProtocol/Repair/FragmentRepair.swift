@@ -12,6 +12,7 @@ package struct FragmentRepair: Hashable, Sendable {
     private var metadata: Versioned<LedgerMetadata>
     private var peers: LedgerMetadata
     private let batch: Int
+    private let only: EntrySet?
     private var next: EntryID
     private let last: EntryID
     private var range: RangeRead?
@@ -26,11 +27,13 @@ package struct FragmentRepair: Hashable, Sendable {
         case failed(LedgerFailure)
     }
 
+    /// - Parameter only: the entries that `node`, which is the target, has lost; nil: it may have lost any.
     /// - Precondition: the fragment can have no more adds and `node` is in it.
     package init(
         ledger: LedgerID, metadata: Versioned<LedgerMetadata>, fragment: Int, node: LogNodeID, target: LogNodeID,
-        batch: Int = 256
+        only: EntrySet? = nil, batch: Int = 256
     ) {
+        precondition(only == nil || node == target, "a part of fragment \(fragment) of \(ledger) is no copy of it")
         guard let last = metadata.value.lastEntry(ofFragment: fragment) else {
             preconditionFailure("repair of fragment \(fragment) of \(ledger), which is written to")
         }
@@ -40,6 +43,7 @@ package struct FragmentRepair: Hashable, Sendable {
         self.node = node
         self.target = target
         self.batch = batch
+        self.only = only
         self.last = last
         peers = metadata.value
         next = metadata.value.fragments[fragment].firstEntry
@@ -84,21 +88,21 @@ package struct FragmentRepair: Hashable, Sendable {
 
     private mutating func copyOn(into actions: inout [Action]) {
         guard !isDone, range == nil, unstored.isEmpty else { return }
-        let sizes = metadata.value.sizes
         guard let position = peers.fragments[fragment].position(of: node) else { return finish(into: &actions) }
-        while next <= last && !sizes.writeSet(of: next).contains(position) { next = next.next }
+        while next <= last && !isCopied(next, position) { next = next.next }
         if next > last { return node == target ? finish(into: &actions) : swap(into: &actions) }
         var end = next
-        while end < last && end.rawValue - next.rawValue + 1 < batch && sizes.writeSet(of: end.next).contains(position)
-        {
-            end = end.next
-        }
+        while end < last && end.rawValue - next.rawValue + 1 < batch && isCopied(end.next, position) { end = end.next }
         range = RangeRead(ledger: ledger, metadata: peers, first: next, last: end)
         let lost = node
         onRange(into: &actions) {
             $0.start(into: &$1)
             $0.nodeFailed(lost, into: &$1)
         }
+    }
+
+    private func isCopied(_ entry: EntryID, _ position: Int) -> Bool {
+        peers.sizes.writeSet(of: entry).contains(position) && only?.contains(entry) != false
     }
 
     private mutating func swap(into actions: inout [Action]) {

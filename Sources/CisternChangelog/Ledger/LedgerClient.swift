@@ -9,9 +9,9 @@ package import NIOCore
 internal import Synchronization
 
 package final class LedgerClient: Sendable {
-    private let group: any EventLoopGroup
+    let group: any EventLoopGroup
     private let addresses: any LogNodeAddresses
-    private let metadata: any LedgerMetadataService
+    let metadata: any LedgerMetadataService
     private let options: LedgerClientOptions
     /// By identity of the loop.
     private let loops = Mutex<[ObjectIdentifier: NIOLoopBound<LogNodeConnections>]>([:])
@@ -110,7 +110,7 @@ package final class LedgerClient: Sendable {
         return await LedgerClient.run(on: loop) { body(self.connections(of: loop)) }
     }
 
-    private func connections(of loop: any EventLoop) -> LogNodeConnections {
+    func connections(of loop: any EventLoop) -> LogNodeConnections {
         loops.withLock { loops in
             let key = ObjectIdentifier(loop)
             if let found = loops[key] { return found }

@@ -125,6 +125,12 @@ let package = Package(
 
         // Tier 5
         .target(
+            name: "CisternLogRepair",
+            dependencies: [
+                "CisternChangelog", "CisternLogNode", "CisternLogProtocol", "CisternMetadata", "CisternPrimitives",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "Logging", package: "swift-log"),
+            ], swiftSettings: strict),
+        .target(
             name: "CisternServer",
             dependencies: [
                 "CisternPrimitives", "CisternFileSystem", "CisternLSM", "CisternSnapshotStore", "CisternWire",
@@ -305,6 +311,15 @@ let package = Package(
                 "CisternChangelog", "CisternFileSystem", "CisternLogNetwork", "CisternLogNode", "CisternLogProtocol",
                 "CisternLogWire", "CisternPrimitives", "CisternTestKit", "CisternTransport", "CisternWire",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+            ], swiftSettings: testing),
+        .testTarget(
+            name: "CisternLogRepairTests",
+            dependencies: [
+                "CisternChangelog", "CisternFileSystem", "CisternLogNetwork", "CisternLogNode", "CisternLogProtocol",
+                "CisternLogRepair", "CisternMetadata", "CisternMetadataEtcd", "CisternPrimitives", "CisternTestKit",
+                "CisternTransport",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: testing),
         .testTarget(
             name: "CisternLSMTests",

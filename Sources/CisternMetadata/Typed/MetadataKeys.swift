@@ -24,6 +24,9 @@ package struct MetadataKeys: Hashable, Sendable {
     /// Held by the node that repairs, with a lease.
     package var repairer: String { root + "repairer" }
 
+    /// Held by the process that works on a ledger's repairs, with a lease.
+    package func repairClaim(_ ledger: LedgerID) -> String { root + "repair-claim/" + hexadecimal(ledger.rawValue) }
+
     package func ledger(_ ledger: LedgerID) -> String { ledgers + hexadecimal(ledger.rawValue) }
     package func log(_ name: String) -> String { root + "log/" + name }
     package func node(_ node: LogNodeID) -> String { nodes + hexadecimal(node.rawValue) }

@@ -4,6 +4,14 @@ package import CisternLogProtocol
 package import CisternMetadata
 package import CisternPrimitives
 
+/// What became of an operator's order.
+package enum RepairOrder: Hashable, Sendable {
+    /// The node is there: it is stopped first.
+    case registered(address: String)
+    /// `new` of `ledgers` were not in the queue.
+    case queued(new: Int, ledgers: Int)
+}
+
 package struct RepairQueue: Sendable {
     package struct Item: Hashable, Sendable {
         package let key: String
@@ -11,15 +19,16 @@ package struct RepairQueue: Sendable {
         package let version: MetadataVersion
     }
 
-    private let records: RecordStore
-    private let keys: MetadataKeys
+    private let store: LedgerStore
     private let time: any TimeSource
 
     package init(_ store: LedgerStore, time: any TimeSource) {
-        records = store.records
-        keys = store.keys
+        self.store = store
         self.time = time
     }
+
+    private var records: RecordStore { store.records }
+    private var keys: MetadataKeys { store.keys }
 
     /// In the order of ledgers.
     package func items() async throws(MetadataError) -> [Item] {
@@ -70,6 +79,15 @@ package struct RepairQueue: Sendable {
         var new = 0
         for ledger in ledgers where try await put(ledger, node, loss) { new += 1 }
         return new
+    }
+
+    /// An operator says that a node does not come back: no grace is waited for.
+    package func order(_ node: LogNodeID) async throws(MetadataError) -> RepairOrder {
+        if let found = try await records.get(LogNodeRegistration.self, keys.node(node)) {
+            return .registered(address: found.value.address)
+        }
+        let ledgers = try await store.ledgers(of: node).map(\.ledger)
+        return .queued(new: try await put(ledgers, of: node, .dead), ledgers: ledgers.count)
     }
 
     /// Nothing happens when somebody changed the entry since it was read.

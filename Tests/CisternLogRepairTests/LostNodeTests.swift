@@ -201,6 +201,68 @@ import Testing
         }
     }
 
+    @Test func aLedgerThatLostTwoNodesGetsBothBack() async throws {
+        try await RepairCluster.with(5) { cluster in
+            let ledger = try await cluster.write(600, (3, 3, 3))
+            try await cluster.lose(1, 2)
+            let context = cluster.context()
+            try await cluster.repairAll(context)
+            // While one is repaired, the ledger is claimed.
+            let worker = RepairWorker(context)
+            try await worker.round(lease: try await cluster.lease())
+            #expect(try await cluster.queue(context).isEmpty)
+            let ensemble = try await cluster.ledger(ledger).fragments[0].ensemble
+            #expect(Set(ensemble) == Set(nodes(3, 4, 5)))
+            try await cluster.lose(3)
+            try await cluster.check(ledger, has: 600)
+        }
+    }
+
+    @Test func anOperatorDoesNotWaitForTheGrace() async throws {
+        try await RepairCluster.with(4) { cluster in
+            let ledger = try await cluster.write(10)
+            let context = cluster.context()
+            let address = "\(try #require(cluster.addresses[LogNodeID(1)]))"
+            #expect(try await context.queue.order(LogNodeID(1)) == .registered(address: address))
+            try await cluster.lose(1)
+            #expect(try await context.queue.order(LogNodeID(1)) == .queued(new: 1, ledgers: 1))
+            #expect(try await context.queue.order(LogNodeID(1)) == .queued(new: 0, ledgers: 1))
+            // A look within the grace leaves the order as it is.
+            try await RepairAuditor(context).audit()
+            try await RepairWorker(context).round(lease: try await cluster.lease())
+            #expect(!(try await cluster.ledger(ledger).allNodes.contains(LogNodeID(1))))
+        }
+    }
+
+    @Test func nodesThatAreLostOneAfterTheOtherLoseNothing() async throws {
+        for seed in Seeds.seeds(count: 3) {
+            Seeds.announce("nodesThatAreLostOneAfterTheOtherLoseNothing", seed)
+            var random = SeededRandom(seed: seed)
+            try await RepairCluster.with(5) { cluster in
+                let context = cluster.context()
+                var alive = Array(UInt64(1)...5)
+                var ledgers: [(LedgerID, Int)] = []
+                for step in UInt64(0)..<8 {
+                    let sizes = [(3, 3, 2), (4, 3, 2), (4, 2, 2), (2, 2, 2)].randomElement(using: &random)!
+                    let ensemble = alive.shuffled(using: &random).prefix(sizes.0).map(LogNodeID.init)
+                    let count = Int.random(in: 0...600, using: &random)
+                    ledgers.append((try await cluster.write(count, sizes, on: ensemble), count))
+                    let lost = alive.randomElement(using: &random)!
+                    try await cluster.lose(lost)
+                    alive.removeAll { $0 == lost }
+                    try await cluster.repairAll(context)
+                    #expect(try await cluster.queue(context).isEmpty)
+                    try await cluster.add(6 + step)
+                    alive.append(6 + step)
+                    for (ledger, count) in ledgers {
+                        #expect(try await cluster.ledger(ledger).allNodes.isSubset(of: alive.map { LogNodeID($0) }))
+                        try await cluster.check(ledger, has: count)
+                    }
+                }
+            }
+        }
+    }
+
     @Test func aLedgerThatIsGoneLeavesTheQueue() async throws {
         try await RepairCluster.with(3) { cluster in
             let ledger = try await cluster.write(10)

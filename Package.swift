@@ -133,8 +133,8 @@ let package = Package(
         .target(
             name: "CisternServer",
             dependencies: [
-                "CisternPrimitives", "CisternFileSystem", "CisternLSM", "CisternSnapshotStore", "CisternWire",
-                "CisternWireMessages", "CisternTransport",
+                "CisternPrimitives", "CisternFileSystem", "CisternLSM", "CisternSnapshotStore",
+                "CisternSnapshotStoreS3", "CisternWire", "CisternWireMessages", "CisternTransport",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "Crypto", package: "swift-crypto"),
@@ -166,7 +166,7 @@ let package = Package(
             name: "cistern",
             dependencies: [
                 "CisternServer", "CisternTransport", "CisternLSM", "CisternFileSystem", "CisternSnapshotStore",
-                "FlightsExample",
+                "CisternSnapshotStoreS3", "CisternPrimitives", "FlightsExample",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -247,8 +247,8 @@ let package = Package(
             name: "CisternServerTests",
             dependencies: [
                 "CisternServer", "CisternPrimitives", "CisternFileSystem", "CisternLSM", "CisternSnapshotStore",
-                "CisternTransport", "CisternWire",
-                "CisternWireMessages", "CisternTestKit", "cistern",
+                "CisternSnapshotStoreS3", "CisternTransport", "CisternWire",
+                "CisternWireMessages", "CisternTestKit", "S3Double", "cistern",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),

@@ -8,6 +8,7 @@
 package import CisternFileSystem
 internal import CisternLSM
 package import CisternPrimitives
+internal import CisternSnapshotStore
 package import CisternTransport
 package import Logging
 internal import NIOCore
@@ -112,15 +113,20 @@ package final class StateServer: Sendable {
         _ configuration: ServerConfiguration, fileSystem: any FileSystem, time: any TimeSource, logger: Logger,
         lane: BlockingLane
     ) -> Result<ServerCore, ServerStartError> {
+        let store: (any SnapshotStore)?
+        do throws(SnapshotStoreError) {
+            store = try SnapshotStoreAddress(configuration.snapshotStore)?.open(fileSystem, configuration.s3, time)
+        } catch {
+            return .failure(ServerStartError(description: "\(error)"))
+        }
         do {
             // The engine takes the directory's lock, so it comes first.
             let engine = try Engine.open(engineOptions(configuration), fileSystem: fileSystem, time: time)
             do {
                 let catalog = try Catalog(
                     directory: configuration.dataDirectory, fileSystem: fileSystem, newServerID: randomServerID())
-                let remote = SnapshotStoreAddress(configuration.snapshotStore).map { address in
-                    RemoteSnapshots(
-                        address.open(fileSystem), engine: engine, catalog: catalog, fileSystem: fileSystem, time: time)
+                let remote = store.map {
+                    RemoteSnapshots($0, engine: engine, catalog: catalog, fileSystem: fileSystem, time: time)
                 }
                 let registry = TreeRegistry(
                     engine: engine, storesAtStart: Set(catalog.current.stores.map(\.name)),

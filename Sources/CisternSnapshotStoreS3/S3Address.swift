@@ -91,6 +91,9 @@ package struct S3Endpoint: Equatable, Sendable, CustomStringConvertible {
     /// As in the `host` header.
     func authority(_ host: String) -> String { port.map { "\(host):\($0)" } ?? host }
 
+    /// Only this machine is asked.
+    package var isLocal: Bool { host == "localhost" || host == "[::1]" || isAddress && host.hasPrefix("127.") }
+
     /// An address, which no bucket's name can stand in front of.
     package var isAddress: Bool { host.hasPrefix("[") || host.allSatisfy { $0.isNumber || $0 == "." } }
 

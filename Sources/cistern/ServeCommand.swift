@@ -50,24 +50,26 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: "Request bytes that may be outstanding on a connection.") var connectionBytesMax: String?
     @Option(help: "Longest wait for requests in flight when stopping.") var drain: String?
     @Option(help: "How long a tree stays open without a connection.") var idleTree: String?
-    @Option(help: "Where snapshots are uploaded to: file:///PATH.") var snapshotStore: String?
+    @Option(help: "Where snapshots are uploaded to: file:///PATH or s3://BUCKET/PREFIX.") var snapshotStore: String?
+    @OptionGroup var s3: S3Flags
     @Option(help: "Least level that is logged to stderr.") var logLevel: String?
 
     /// Key and texts of every flag that was given, for the loader.
     var flags: [(key: String, values: [String])] {
-        let single: [(String, String?)] = [
-            ("data", data), ("tls_certificate", tlsCertificate), ("tls_key", tlsKey),
-            ("tls_client_authorities", tlsClientAuthorities), ("tokens_file", tokensFile),
-            ("allow_remote", allowRemote.map { "\($0)" }), ("admin", admin),
-            ("event_loops", eventLoops), ("log", log),
-            ("memtable_bytes", memtableBytes), ("block_cache_bytes", blockCacheBytes),
-            ("memory_bytes", memoryBytes), ("block_bytes", blockBytes), ("filter_bits_per_key", filterBitsPerKey),
-            ("compaction_threads", compactionThreads),
-            ("compaction_bytes_per_second", compactionBytesPerSecond), ("value_file_bytes", valueFileBytes),
-            ("frame_bytes_max", frameBytesMax),
-            ("connection_requests_max", connectionRequestsMax), ("connection_bytes_max", connectionBytesMax),
-            ("drain", drain), ("idle_tree", idleTree), ("snapshot_store", snapshotStore), ("log_level", logLevel),
-        ]
+        let single: [(String, String?)] =
+            [
+                ("data", data), ("tls_certificate", tlsCertificate), ("tls_key", tlsKey),
+                ("tls_client_authorities", tlsClientAuthorities), ("tokens_file", tokensFile),
+                ("allow_remote", allowRemote.map { "\($0)" }), ("admin", admin),
+                ("event_loops", eventLoops), ("log", log),
+                ("memtable_bytes", memtableBytes), ("block_cache_bytes", blockCacheBytes),
+                ("memory_bytes", memoryBytes), ("block_bytes", blockBytes), ("filter_bits_per_key", filterBitsPerKey),
+                ("compaction_threads", compactionThreads),
+                ("compaction_bytes_per_second", compactionBytesPerSecond), ("value_file_bytes", valueFileBytes),
+                ("frame_bytes_max", frameBytesMax),
+                ("connection_requests_max", connectionRequestsMax), ("connection_bytes_max", connectionBytesMax),
+                ("drain", drain), ("idle_tree", idleTree), ("snapshot_store", snapshotStore), ("log_level", logLevel),
+            ] + s3.settings
         return [("listen", listen)] + single.map { ($0.0, $0.1.map { [$0] } ?? []) }
     }
 

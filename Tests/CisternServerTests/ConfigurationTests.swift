@@ -1,4 +1,5 @@
 import CisternServer
+import CisternSnapshotStoreS3
 import Foundation
 import Testing
 
@@ -51,6 +52,53 @@ private func problem(
     #expect(problem(file: "drain = 10").contains("10s"))
     #expect(problem(file: "allow_remote = yes").contains("true or false"))
     #expect(problem(file: "memtable_bytes = 99999999999999999999GiB").contains("memtable_bytes"))
+}
+
+@Test func settingsOfS3ThatCannotWorkAreRefused() throws {
+    let keys = ["AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"]
+    let store = "snapshot_store = s3://bucket/prefix\n"
+    #expect(problem(file: store).contains("no region is given"))
+    #expect(problem(environment: ["AWS_REGION": "eu-north-1"], file: store).contains("needs credentials"))
+    #expect(problem(environment: keys, file: store + "s3_region = eu-north-1").isEmpty)
+    #expect(problem(file: store + "s3_region = eu-north-1\ns3_credentials_file = /c").isEmpty)
+    for (settings, part) in [
+        ("s3_region = eu north", "s3_region"), ("s3_endpoint = minio:9000", "https://HOST"),
+        ("s3_endpoint = http://minio:9000", "no encryption"),
+        ("s3_endpoint = http://127.0.0.1:9000\ns3_authorities = /a.pem", "not https://"),
+        ("s3_endpoint = https://10.0.0.1\ns3_addressing = host", "an address"),
+    ] {
+        #expect(problem(environment: keys, file: store + settings).contains(part), "\(settings)")
+    }
+    for settings in [
+        "s3_endpoint = https://minio:9000\ns3_authorities = /a.pem", "s3_endpoint = http://localhost:9000",
+        "s3_endpoint = http://minio:9000\nallow_remote = true", "s3_endpoint = https://minio\ns3_addressing = host",
+    ] {
+        #expect(problem(environment: keys, file: store + settings) == "", "\(settings)")
+    }
+    let dotted = "snapshot_store = s3://my.bucket\ns3_region = r\n"
+    #expect(problem(environment: keys, file: dotted + "s3_addressing = host").contains("dot in its name"))
+    #expect(problem(environment: keys, file: dotted).isEmpty)
+    for given in [
+        "s3_endpoint = https://x", "s3_region = r", "s3_addressing = path", "s3_credentials_file = /c",
+        "s3_authorities = /a",
+    ] {
+        #expect(problem(file: given).contains("nothing would use it"), "\(given)")
+    }
+    #expect(problem(file: "s3_addressing = sideways").contains("host, path, or auto"))
+    #expect(problem(file: "snapshot_store = s3://Bucket").contains("s3://BUCKET/PREFIX"))
+
+    // The store's settings alone, for tools; what is a server's is not looked at.
+    let tools = try ConfigurationLoader.loadStoreSettings(
+        flags: [("s3_region", "flag"), ("s3_endpoint", nil)],
+        environment: [
+            "CISTERN_S3_REGION": "environment", "CISTERN_S3_ENDPOINT": "https://minio", "CISTERN_DATA": "/d",
+            "AWS_DEFAULT_REGION": "other",
+        ].merging(keys) { first, _ in first })
+    #expect(tools.s3.region == "flag" && tools.s3.endpoint == "https://minio" && tools.s3.environmentRegion == "other")
+    #expect(!"\(tools)".contains("\"secret"))
+    #expect(throws: ConfigurationError.self) {
+        try ConfigurationLoader.loadStoreSettings(flags: [], environment: ["CISTERN_S3_ADDRESSING": "x"])
+    }
 }
 
 @Test func combinationsThatCannotWorkAreRefused() {

@@ -6,8 +6,10 @@ import CisternLSM
 import CisternPrimitives
 import CisternServer
 import CisternSnapshotStore
+import CisternSnapshotStoreS3
 import CisternTestKit
 import Glibc
+import S3Double
 import Testing
 
 private let wholeGroups = KeyGroupRange(first: 0, last: 15)
@@ -40,11 +42,11 @@ private func engineOptions(valueFiles: Bool) -> EngineOptions {
     return options
 }
 
-/// An engine with uploads to a store on another disk.
+/// An engine with uploads to a store on another disk, or in a bucket.
 private final class Side {
     let disk: MemoryFileSystem
     let storeDisk: MemoryFileSystem
-    let store: DirectorySnapshotStore
+    let store: any SnapshotStore
     let harness: EngineHarness
     let uploads: SnapshotUploads
     let fetch: SnapshotFetch
@@ -53,12 +55,14 @@ private final class Side {
     init(
         _ disk: MemoryFileSystem, _ storeDisk: MemoryFileSystem, namespace: String, seed: UInt64,
         valueFiles: Bool = false,
-        wallMilliseconds: UInt64 = 1_000_000
+        wallMilliseconds: UInt64 = 1_000_000, bucket: S3Double? = nil
     ) throws {
         self.disk = disk
         self.storeDisk = storeDisk
         self.namespace = namespace
-        store = DirectorySnapshotStore("/store", fileSystem: storeDisk)
+        // Of the largest pieces three parts.
+        store =
+            try bucket?.store { $0.limits.partBytes = 1000 } ?? DirectorySnapshotStore("/store", fileSystem: storeDisk)
         harness = try EngineHarness(
             engineOptions(valueFiles: valueFiles), fileSystem: disk, seed: seed, wallMilliseconds: wallMilliseconds)
         uploads = SnapshotUploads(
@@ -181,6 +185,8 @@ private final class JobRun {
 
     let seed: UInt64
     let valueFiles: Bool
+    /// nil: the store is on a disk.
+    let bucket: S3Double?
     var random: SeededRandom
     var side: Side
     var trees: [Tree] = []
@@ -191,13 +197,14 @@ private final class JobRun {
     var restarts: UInt64 = 0
     var counts: [String: Int] = [:]
 
-    init(seed: UInt64) throws {
+    init(seed: UInt64, bucket: S3Double? = nil) throws {
         self.seed = seed
+        self.bucket = bucket
         random = SeededRandom(seed: seed)
         valueFiles = Bool.random(using: &random)
         side = try Side(
             MemoryFileSystem(seed: seed), MemoryFileSystem(seed: seed ^ 1), namespace: "server-0", seed: seed,
-            valueFiles: valueFiles)
+            valueFiles: valueFiles, bucket: bucket)
         try makeTrees(from: nil)
     }
 
@@ -215,6 +222,10 @@ private final class JobRun {
         checkpoints = []
         for id in ids { try side.harness.retire(id) }
         try settleAndCompare()
+        // What an upload could not remove when it failed, the start has.
+        try restart(disk: side.disk, storeDisk: side.storeDisk)
+        try settleAndCompare()
+        expectTrue(bucket?.uploadCount ?? 0 == 0, comment)
         try expectTrue(side.store.list("").isEmpty, comment)
         expectTrue(side.disk.paths.filter { $0.hasPrefix("/data/tables/") } == [], comment)
         side.stop()
@@ -242,6 +253,7 @@ private final class JobRun {
         case 86..<89:
             note("failing store")
             side.storeDisk.inject(.init([.create, .append, .sync, .rename, .remove], error: EIO, count: 3))
+            bucket?.storm(seed: random.next(), oneOf: .random(in: 1...6, using: &random))
         case 89..<92:
             note("restart")
             try restart(disk: side.disk, storeDisk: side.storeDisk)
@@ -315,10 +327,10 @@ private final class JobRun {
         trees = []
         side.stop()
         restarts += 1
-        storeDisk.clearFaults()
+        calm(storeDisk)
         side = try Side(
             disk, storeDisk, namespace: side.namespace, seed: seed &* 1000 &+ restarts, valueFiles: valueFiles,
-            wallMilliseconds: side.harness.scheduler.time.wallMilliseconds)
+            wallMilliseconds: side.harness.scheduler.time.wallMilliseconds, bucket: bucket)
         expectTrue(side.harness.engine.damagedParts.isEmpty, comment)
         trees = try ids.map { try side.harness.open($0) }
         for tree in trees { try side.expect(tree, model.clipped(to: tree.identity.keyGroups), comment) }
@@ -331,23 +343,31 @@ private final class JobRun {
         else { return }
         let old = side
         old.stop()
-        old.storeDisk.clearFaults()
+        calm(old.storeDisk)
         restarts += 1
         trees = []
         side = try Side(
             MemoryFileSystem(seed: seed &+ restarts), old.storeDisk.afterPowerCut(seed: random.next()),
             namespace: "server-\(restarts)", seed: seed &* 1000 &+ restarts, valueFiles: valueFiles,
-            wallMilliseconds: old.harness.scheduler.time.wallMilliseconds)
+            wallMilliseconds: old.harness.scheduler.time.wallMilliseconds, bucket: bucket)
         for handle in checkpoint.handles { try expectTrue(side.bring(handle).info.handle == handle) }
         checkpoints = [checkpoint]
         try makeTrees(from: checkpoint)
         // What an operator does with the namespace of a server that will not come back.
         let names = try ["snapshots/\(old.namespace)/", "files/\(old.namespace)/"].flatMap { try side.store.list($0) }
         try side.store.delete(names.map(\.name))
+        for prefix in ["snapshots/\(old.namespace)/", "files/\(old.namespace)/"] {
+            try side.store.removeLeftovers(prefix)
+        }
+    }
+
+    private func calm(_ storeDisk: MemoryFileSystem) {
+        storeDisk.clearFaults()
+        bucket?.calm()
     }
 
     private func settleAndCompare() throws {
-        side.storeDisk.clearFaults()
+        calm(side.storeDisk)
         side.settle()
         expectTrue(side.uploads.status.error == nil, comment)
         try side.expectInStore(handles, comment)
@@ -356,12 +376,13 @@ private final class JobRun {
 
     /// Every checkpoint, brought to a server that has nothing, is the state that it was taken of.
     private func checkRemote() throws {
-        side.storeDisk.clearFaults()
+        calm(side.storeDisk)
         side.settle()
         guard let checkpoint = checkpoints.randomElement(using: &random) else { return }
         for handle in checkpoint.handles { expectTrue(side.uploads.isComplete(handle), comment) }
         let other = try Side(
-            MemoryFileSystem(seed: 1), side.storeDisk, namespace: "reader", seed: seed, valueFiles: !valueFiles)
+            MemoryFileSystem(seed: 1), side.storeDisk, namespace: "reader", seed: seed, valueFiles: !valueFiles,
+            bucket: bucket)
         var total: UInt64 = 0
         for handle in checkpoint.handles { total += try other.bring(handle).fetchedBytes }
         let tree = try other.harness.create(identity(), from: checkpoint.handles)
@@ -378,6 +399,14 @@ private final class JobRun {
     @Test(arguments: Seeds.seeds(count: 12)) func nothingLeaksAndNothingIsLost(seed: UInt64) throws {
         Seeds.announce("nothingLeaksAndNothingIsLost", seed)
         try JobRun(seed: seed).run(steps: 1000)
+    }
+
+    /// The same with a bucket behind a network in which requests are refused, cut and lost.
+    @Test(arguments: Seeds.seeds(count: 3)) func nothingLeaksAndNothingIsLostInABucket(seed: UInt64) throws {
+        Seeds.announce("nothingLeaksAndNothingIsLostInABucket", seed)
+        let bucket = try S3Double()
+        try JobRun(seed: seed, bucket: bucket).run(steps: 400)
+        #expect(bucket.keys == [])
     }
 
     @Test func filesGoUpOnce() throws {

@@ -5,27 +5,21 @@ import CisternLSM
 import CisternPrimitives
 import CisternServer
 import CisternSnapshotStore
+import CisternSnapshotStoreS3
 import CisternTestKit
 import CisternWire
 import CisternWireMessages
+import Foundation
+import S3Double
 import SwiftProtobuf
 import Testing
 
 @Suite struct StoreToolsTests {
     private let files = MemoryFileSystem()
 
-    private func startServer(_ directory: String) async throws -> ServerHarness {
-        try await ServerHarness.start(files, directory: directory) {
-            $0.snapshotStore = "file:///backup"
-            $0.admin = "127.0.0.1:0"
-        }
-    }
-
-    private var tools: StoreTools { StoreTools(DirectorySnapshotStore("/backup", fileSystem: files)) }
-
     /// A server that has uploaded a snapshot of one entry, and its handle.
-    private func serverWithSnapshot() async throws -> (ServerHarness, TestTree, String) {
-        let server = try await startServer("/first")
+    private func serverWithSnapshot(_ backup: Backup) async throws -> (ServerHarness, TestTree, String) {
+        let server = try await backup.start("/first")
         let tree = try await server.connect().attach(0, 7)
         let state = Cistern_V1_RegisterState.with {
             $0.state = Cistern_V1_StateDescriptor.with {
@@ -49,8 +43,12 @@ import Testing
         return (server, tree, handle)
     }
 
-    @Test func anExportIsNotReachedByReleasesAndRestoresAnywhere() async throws {
-        let (server, tree, handle) = try await serverWithSnapshot()
+    @Test(arguments: BackupKind.allCases) func anExportIsNotReachedByReleasesAndRestoresAnywhere(kind: BackupKind)
+        async throws
+    {
+        let backup = try Backup(kind, files)
+        let tools = StoreTools(try backup.store)
+        let (server, tree, handle) = try await serverWithSnapshot(backup)
         let (found, faults) = try tools.list()
         #expect(found.map(\.manifest.handle) == [handle] && faults.isEmpty)
         try tools.export(found[0], to: tools, name: "weekly")
@@ -59,8 +57,8 @@ import Testing
         await server.server.shutdown()
 
         // Whatever the first server had not deleted yet, it has at the next start.
-        let again = try await startServer("/first")
-        let second = try await startServer("/second")
+        let again = try await backup.start("/first")
+        let second = try await backup.start("/second")
         let restored = try await second.connect().attach(0, 7, epoch: 2, restoring: [handle])
         let values = try await restored.get([testKey(1, 1)])
         #expect(values == ["one"])
@@ -73,13 +71,15 @@ import Testing
         await second.server.shutdown()
     }
 
-    @Test func whatIsDamagedInTheStoreIsNamed() async throws {
-        let (server, _, handle) = try await serverWithSnapshot()
+    @Test(arguments: BackupKind.allCases) func whatIsDamagedInTheStoreIsNamed(kind: BackupKind) async throws {
+        let backup = try Backup(kind, files)
+        let tools = StoreTools(try backup.store)
+        let (server, _, handle) = try await serverWithSnapshot(backup)
         await server.server.shutdown()
-        let piece = files.paths.first { $0.hasPrefix("/backup/files/") } ?? ""
-        var bytes = files.contents(piece) ?? []
+        let piece = backup.everything.first { $0.hasPrefix("files/") } ?? ""
+        var bytes = backup.bytes(piece) ?? []
         bytes[bytes.count / 2] ^= 1
-        files.setContents(piece, bytes)
+        backup.setBytes(piece, bytes)
         let snapshot = try tools.select([handle], namespace: nil).found[0]
         let faults = try tools.verify(snapshot)
         #expect(faults.count == 1)
@@ -87,14 +87,16 @@ import Testing
         let report = StoreReport.json([snapshot], faults)
         #expect(report.contains("\"namespace\":") && report.contains("is damaged"))
         // A manifest that cannot be read is told of, and keeps every piece of its namespace.
-        files.setContents("/backup/snapshots/\(snapshot.namespace)/x", [1])
+        backup.setBytes("snapshots/\(snapshot.namespace)/x", [1])
         #expect(try tools.list().faults.count == 1)
         #expect(try tools.remove([snapshot], of: snapshot.namespace) == 1)
-        #expect(files.paths.contains(piece))
+        #expect(backup.everything.contains(piece))
     }
 
-    @Test func aForkBeginsWithTheStateAndGoesItsOwnWay() async throws {
-        let (server, _, handle) = try await serverWithSnapshot()
+    @Test(arguments: BackupKind.allCases) func aForkBeginsWithTheStateAndGoesItsOwnWay(kind: BackupKind) async throws {
+        let backup = try Backup(kind, files)
+        let tools = StoreTools(try backup.store)
+        let (server, _, handle) = try await serverWithSnapshot(backup)
         await server.server.shutdown()
         // Within the directory, and into a new one from the store.
         var forks: [(directory: String, handle: String)] = []
@@ -105,7 +107,7 @@ import Testing
         }
         for (directory, fork) in forks {
             #expect(fork.hasPrefix("trial/1/0-7/"))
-            let started = try await startServer(directory)
+            let started = try await backup.start(directory)
             let tree = try await started.connect().attach("trial", restoring: [fork])
             #expect(tree.reply.states.map(\.name) == ["count"])
             let values = try await tree.get([testKey(1, 1)])
@@ -113,7 +115,7 @@ import Testing
             try await tree.write(1, [.put(1, 1, "changed")])
             await started.server.shutdown()
         }
-        let again = try await startServer("/first")
+        let again = try await backup.start("/first")
         let original = try await again.connect().attach(0, 7, epoch: 2)
         let values = try await original.get([testKey(1, 1)])
         #expect(values == ["one"])
@@ -124,7 +126,8 @@ import Testing
     }
 
     @Test(arguments: [false, true]) func aForkHasItsStatesWhereverThePowerIsCut(fromStore: Bool) async throws {
-        let (server, _, handle) = try await serverWithSnapshot()
+        let backup = try Backup(.directory, files)
+        let (server, _, handle) = try await serverWithSnapshot(backup)
         await server.server.shutdown()
         let seed = Seeds.seeds(count: 1)[0]
         Seeds.announce("aForkHasItsStatesWhereverThePowerIsCut", seed)
@@ -153,8 +156,46 @@ import Testing
         #expect(cut > 3)
     }
 
+    @Test func theCommandsTakeABucket() async throws {
+        let backup = try Backup(.s3, files)
+        let (server, _, handle) = try await serverWithSnapshot(backup)
+        await server.server.shutdown()
+        let source = server.server.configuration.snapshotStore
+        let environment = [
+            "AWS_ACCESS_KEY_ID": S3Double.credentials.accessKeyID,
+            "AWS_SECRET_ACCESS_KEY": S3Double.credentials.secretAccessKey, "AWS_REGION": S3Double.region,
+            "CISTERN_S3_ENDPOINT": backup.double?.endpoint ?? "",
+        ]
+        func run(_ arguments: [String], _ environment: [String: String]) throws -> CisternBinary.Output {
+            let output = try CisternBinary.run(["snapshot"] + arguments, environment: environment)
+            #expect(!(output.output + output.error).contains(S3Double.credentials.secretAccessKey))
+            return output
+        }
+        let listed = try run(["ls", source, "--json"], environment)
+        #expect(listed.status == 0 && listed.output.contains("\"handle\":\"\(handle)\""), "\(listed)")
+        #expect(try run(["verify", source], environment).status == 0)
+        #expect(try run(["export", source, handle, "--name", "weekly"], environment).status == 0)
+        #expect(backup.everything.contains { $0.hasPrefix("snapshots/weekly/") })
+        let directory = try TemporaryDirectory()
+        let forked = try run(
+            ["fork", directory.path + "/data", handle, "--as", "trial", "--from", source], environment)
+        #expect(forked.status == 0 && forked.output.hasPrefix("trial/1/0-7/"), "\(forked)")
+        #expect(try run(["rm", source, "--namespace", "weekly"], environment).status == 0)
+        #expect(!backup.everything.contains { $0.contains("/weekly/") })
+
+        let flags = ["--s3-endpoint", backup.double?.endpoint ?? "", "--s3-region", S3Double.region]
+        let nameless = try run(["ls", source] + flags, [:])
+        #expect(nameless.status != 0 && nameless.error.contains("s3_credentials_file"), "\(nameless)")
+        let file = directory.path + "/credentials"
+        try Data("[default]\naws_access_key_id = AKIDOUBLE\naws_secret_access_key = wrong\n".utf8)
+            .write(to: URL(filePath: file))
+        let refused = try run(["ls", source, "--s3-credentials-file", file] + flags, [:])
+        #expect(refused.status != 0 && refused.error.contains("SignatureDoesNotMatch"), "\(refused)")
+    }
+
     @Test func aToolReadsTheAdminPort() async throws {
-        let (server, _, _) = try await serverWithSnapshot()
+        let backup = try Backup(.directory, files)
+        let (server, _, _) = try await serverWithSnapshot(backup)
         let address = server.server.adminEndpoint.map { "\($0)" } ?? ""
         let metrics = try await AdminClient.get("/metrics", from: address)
         #expect(metrics.contains("cistern_snapshot_store_snapshots{state=\"complete\"} 1"))
@@ -166,7 +207,8 @@ import Testing
     }
 
     @Test func statesAndEntriesAreListedAndFound() async throws {
-        let (server, _, handle) = try await serverWithSnapshot()
+        let backup = try Backup(.directory, files)
+        let (server, _, handle) = try await serverWithSnapshot(backup)
         await server.server.shutdown()
         let states = try StateReport("/first", fileSystem: files)
         #expect(states.text.contains("orders: 8 key groups") && states.json.contains("\"name\":\"count\""))

@@ -174,7 +174,7 @@ private func failure(_ body: () throws -> Void) -> SnapshotStoreError? {
         let gone: S3Endpoint? = S3Endpoint(try S3Double().endpoint)
         options.endpoint = try #require(gone)
         let unreachable = try S3SnapshotStore(
-            options, credentials: S3CredentialSource(S3Double.credentials), time: S3Double.time)
+            options, credentials: S3CredentialSource(S3Double.credentials), time: SystemTime())
         let error = failure { _ = try unreachable.list("files/") }
         #expect(
             error?.isTransient == true && error?.reason.contains("can be reached") == true,
@@ -237,10 +237,17 @@ private func failure(_ body: () throws -> Void) -> SnapshotStoreError? {
             S3Credentials(accessKeyID: S3Double.credentials.accessKeyID, secretAccessKey: "x"),
         ] {
             let stranger = try S3SnapshotStore(
-                double.options(), credentials: S3CredentialSource(wrong), time: S3Double.time)
+                double.options(), credentials: S3CredentialSource(wrong), time: SystemTime())
             let error = failure { _ = try stranger.list("") }
             #expect(error?.isTransient == false && error?.reason.contains("access key") == true)
         }
+    }
+
+    @Test func aClockThatIsWrongIsNamed() throws {
+        let time = ManualTime(wallMilliseconds: SystemTime().wallMilliseconds - 3_600_000)
+        let late = try S3SnapshotStore(
+            double.options(), credentials: S3CredentialSource(S3Double.credentials), time: time)
+        #expect(failure { _ = try late.list("") }?.reason.contains("set the clock") == true)
     }
 
     @Test func newCredentialsInTheFileAreTakenWhenTheOldOnesAreRefused() throws {
@@ -254,8 +261,8 @@ private func failure(_ body: () throws -> Void) -> SnapshotStoreError? {
                 """.utf8)
         }
         let disk = MemoryFileSystem()
-        let source = S3CredentialSource(file: "/credentials", fileSystem: disk, time: S3Double.time)
-        let rotated = try S3SnapshotStore(double.options(), credentials: source, time: S3Double.time)
+        let source = S3CredentialSource(file: "/credentials", fileSystem: disk, time: SystemTime())
+        let rotated = try S3SnapshotStore(double.options(), credentials: source, time: SystemTime())
         #expect(failure { _ = try rotated.list("") }?.reason.contains("/credentials") == true)
         disk.setContents("/credentials", Array("[default]\n".utf8))
         #expect(failure { _ = try rotated.list("") }?.reason.contains("aws_access_key_id") == true)

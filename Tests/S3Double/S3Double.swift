@@ -3,6 +3,7 @@
 //
 // Threading: requests on one event loop; the rest from any thread.
 
+import CisternPrimitives
 import CisternSnapshotStoreS3
 import CisternTransport
 import NIOCore
@@ -102,7 +103,7 @@ package final class S3Double: Sendable {
         var options = options(prefix: prefix)
         change(&options)
         return try S3SnapshotStore(
-            options, credentials: S3CredentialSource(S3Double.credentials), time: S3Double.time)
+            options, credentials: S3CredentialSource(S3Double.credentials), time: SystemTime())
     }
 
     // MARK: What is in it

@@ -1,6 +1,8 @@
 // Flags over environment over file over defaults. Pure: the caller reads the file and the environment. Nothing is ignored:
 // a name that is not known is refused with the nearest one that is.
 
+internal import CisternSnapshotStoreS3
+
 package struct ConfigurationError: Error, Equatable, Sendable, CustomStringConvertible {
     /// Where the setting came from, and what is wrong with it.
     package let description: String
@@ -32,7 +34,34 @@ package enum ConfigurationLoader {
             guard let option = ServerOption.named(flag.key) else { throw unknown(flag.key, origin: "flag") }
             settings[flag.key] = (flag.values.joined(separator: ","), "flag \(option.flag)")
         }
+        let configuration = try apply(settings, environment)
+        if let problem = configuration.firstProblem() { throw ConfigurationError(description: problem) }
+        return configuration
+    }
+
+    /// What tools need to open a snapshot store: of the settings, those of S3 and whether plain text may go to other machines. Others
+    /// in the environment are a server's.
+    package static func loadStoreSettings(
+        flags: [(key: String, value: String?)], environment: [String: String]
+    ) throws(ConfigurationError) -> ServerConfiguration {
+        let options = ServerOption.all.filter { $0.key.hasPrefix("s3_") || $0.key == "allow_remote" }
+        var settings: [String: (value: String, origin: String)] = [:]
+        for option in options {
+            if let value = environment[option.environmentName] {
+                settings[option.key] = (value, "environment \(option.environmentName)")
+            }
+            if let value = flags.first(where: { $0.key == option.key })?.value {
+                settings[option.key] = (value, "flag \(option.flag)")
+            }
+        }
+        return try apply(settings, environment)
+    }
+
+    private static func apply(
+        _ settings: [String: (value: String, origin: String)], _ environment: [String: String]
+    ) throws(ConfigurationError) -> ServerConfiguration {
         var configuration = ServerConfiguration()
+        configuration.s3.take(environment: environment)
         for option in ServerOption.all {
             guard let (value, origin) = settings[option.key] else { continue }
             guard option.apply(&configuration, value) else {
@@ -40,7 +69,6 @@ package enum ConfigurationLoader {
                     description: "\(origin): \"\(value)\" is not a valid \(option.key): give \(option.expectation)")
             }
         }
-        if let problem = configuration.firstProblem() { throw ConfigurationError(description: problem) }
         return configuration
     }
 

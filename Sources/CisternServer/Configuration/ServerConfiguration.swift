@@ -1,6 +1,7 @@
 // What a state server can be told, and which combinations cannot work. The texts and names are in `ServerOption`.
 
 internal import CisternPrimitives
+package import CisternSnapshotStoreS3
 internal import CisternTransport
 
 /// When a write is acknowledged, and what a crash may lose.
@@ -46,6 +47,7 @@ package struct ServerConfiguration: Equatable, Sendable {
     package var logLevel = "info"
     /// Empty: snapshots stay in the data directory.
     package var snapshotStore = ""
+    package var s3 = S3Settings()
 
     package init() {}
 
@@ -58,9 +60,15 @@ package struct ServerConfiguration: Equatable, Sendable {
     }
 
     private func storeProblem() -> String? {
-        if snapshotStore.isEmpty { return nil }
-        guard let address = SnapshotStoreAddress(snapshotStore) else {
-            return "snapshot_store \"\(snapshotStore)\" is not file:///PATH, without / at its end"
+        let address = SnapshotStoreAddress(snapshotStore)
+        if !snapshotStore.isEmpty, address == nil {
+            return "snapshot_store \"\(snapshotStore)\" is not \(SnapshotStoreAddress.forms)"
+        }
+        if case .s3(let location) = address {
+            return s3.problem(location, mayBePlain: allowRemote).map { "snapshot_store: \($0)" }
+        }
+        if let given = s3.firstGiven {
+            return "\(given) is given and snapshot_store is not s3://BUCKET/PREFIX: nothing would use it"
         }
         if case .directory(let path) = address, path == dataDirectory || path.hasPrefix(dataDirectory + "/") {
             return

@@ -1,6 +1,8 @@
 // The one table of options: names, defaults, texts, and how a text becomes a setting. Flags, environment names, file keys and
 // docs/configuration.md are all made from it.
 
+internal import CisternSnapshotStoreS3
+
 package struct ServerOption: Sendable {
     /// As in the file; `CISTERN_` + upper case in the environment, `--` with dashes on the command line.
     package let key: String
@@ -20,6 +22,7 @@ package struct ServerOption: Sendable {
         case duration
         case choice
         case url
+        case text
     }
 
     package var flag: String { "--" + key.replacing("_", with: "-") }
@@ -38,7 +41,8 @@ package struct ServerOption: Sendable {
         case .bytes: "a number of bytes such as 65536, 64KiB, 16MiB or 1GiB (\(summary))"
         case .duration: "a duration such as 500ms, 10s or 2m (\(summary))"
         case .choice: summary
-        case .url: "file:///PATH"
+        case .url: SnapshotStoreAddress.forms
+        case .text: summary
         }
     }
 }
@@ -135,12 +139,34 @@ extension ServerOption {
         ServerOption(
             key: "snapshot_store", kind: .url,
             summary:
-                "where snapshots are uploaded to in the background and restored from: file:///PATH; empty for nowhere",
+                "where snapshots are uploaded to in the background and restored from: file:///PATH or s3://BUCKET/PREFIX; empty for nowhere",
             text: { $0.snapshotStore },
             apply: { configuration, text in
                 configuration.snapshotStore = text
                 return true
             }),
+        .string(
+            "s3_endpoint", .text, \.s3.endpoint,
+            "where an S3 server is that is not AWS: https://HOST[:PORT], or http:// on the same machine"),
+        .string(
+            "s3_region", .text, \.s3.region,
+            "the bucket's region; without it that of AWS_REGION or AWS_DEFAULT_REGION"),
+        ServerOption(
+            key: "s3_addressing", kind: .choice,
+            summary: "where the bucket's name stands: host, path, or auto (path with s3_endpoint, else host)",
+            text: { $0.s3.addressing.rawValue },
+            apply: { configuration, text in
+                guard let value = S3Addressing(rawValue: text) else { return false }
+                configuration.s3.addressing = value
+                return true
+            }),
+        .path(
+            "s3_credentials_file", \.s3.credentialsFile,
+            "aws_access_key_id, aws_secret_access_key and aws_session_token of [default]; read again every 10 s; without it "
+                + "those of AWS_ACCESS_KEY_ID and so on"),
+        .path(
+            "s3_authorities", \.s3.authorities,
+            "PEM file of who may sign the certificate of s3_endpoint; without it the system's authorities"),
         ServerOption(
             key: "log_level", kind: .choice,
             summary: "least level that is logged to stderr: trace, debug, info, notice, warning, error or critical",
@@ -173,9 +199,14 @@ extension ServerOption {
     /// A file; empty for none.
     private static func path(
         _ key: String, _ setting: any WritableKeyPath<ServerConfiguration, String> & Sendable, _ summary: String
+    ) -> ServerOption { string(key, .path, setting, summary) }
+
+    private static func string(
+        _ key: String, _ kind: Kind, _ setting: any WritableKeyPath<ServerConfiguration, String> & Sendable,
+        _ summary: String
     ) -> ServerOption {
         ServerOption(
-            key: key, kind: .path, summary: summary, text: { $0[keyPath: setting] },
+            key: key, kind: kind, summary: summary, text: { $0[keyPath: setting] },
             apply: { configuration, text in
                 configuration[keyPath: setting] = text
                 return true

@@ -4,6 +4,7 @@ package import CisternFileSystem
 package import CisternLSM
 package import CisternPrimitives
 package import CisternSnapshotStore
+package import CisternSnapshotStoreS3
 internal import CisternWire
 
 package final class RemoteSnapshots: Sendable {
@@ -31,6 +32,8 @@ package final class RemoteSnapshots: Sendable {
 
     /// Waits for what runs. Before the engine is closed.
     package func stop() {
+        // What runs is not worth waiting for a store that does not answer: the next start mends what is cut short.
+        store.close()
         uploads.stop()
         fetch.stop()
     }
@@ -51,16 +54,35 @@ package final class RemoteSnapshots: Sendable {
 /// Where a setting says that snapshots go.
 package enum SnapshotStoreAddress: Equatable, Sendable {
     case directory(String)
+    case s3(S3Location)
+
+    package static let forms = "file:///PATH or s3://BUCKET/PREFIX, without / at its end"
 
     /// nil when it is none.
     package init?(_ text: String) {
+        if let location = S3Location(text) {
+            self = .s3(location)
+            return
+        }
         guard text.hasPrefix("file:///"), text.utf8.count > 8, !text.hasSuffix("/") else { return nil }
         self = .directory(String(text.dropFirst(7)))
     }
 
-    package func open(_ fileSystem: any FileSystem) -> any SnapshotStore {
+    /// Nothing is asked of it yet.
+    /// - Throws: when the settings are not enough, as `S3Settings.problem` says, or name files that cannot be used.
+    package func open(
+        _ fileSystem: any FileSystem, _ settings: S3Settings, _ time: any TimeSource
+    ) throws(SnapshotStoreError) -> any SnapshotStore {
         switch self {
-        case .directory(let path): DirectorySnapshotStore(path, fileSystem: fileSystem)
+        case .directory(let path): return DirectorySnapshotStore(path, fileSystem: fileSystem)
+        case .s3(let location):
+            guard let options = settings.options(location), let credentials = settings.credentials(fileSystem, time)
+            else {
+                throw SnapshotStoreError(
+                    operation: "open", name: "the store", location: "\(location)",
+                    reason: settings.problem(location, mayBePlain: true) ?? "settings are missing", isTransient: false)
+            }
+            return try S3SnapshotStore(options, credentials: credentials, time: time)
         }
     }
 }

@@ -156,6 +156,26 @@ import Testing
         #expect(cut > 3)
     }
 
+    /// Of a server that died in the middle of an upload nobody else knows what it had begun.
+    @Test(arguments: BackupKind.allCases) func aNamespaceThatIsRemovedLeavesNothing(kind: BackupKind) async throws {
+        let backup = try Backup(kind, files)
+        let tools = StoreTools(try backup.store)
+        let (server, _, _) = try await serverWithSnapshot(backup)
+        await server.server.shutdown()
+        let found = try tools.list().found
+        let namespace = found.first?.namespace ?? ""
+        for name in ["files/\(namespace)/t9.9.9", "files/other/t1.1.1"] { _ = try tools.store.put(name, [1]) }
+        backup.leaveHalfWritten("files/\(namespace)/t9.9.a")
+        backup.leaveHalfWritten("snapshots/\(namespace)/x")
+        #expect(
+            try tools.remove(found, of: namespace) == found.count + found[0].manifest.files.flatMap(\.pieces).count + 1)
+        #expect(backup.everything == ["files/other/t1.1.1"])
+        // No manifest at all.
+        let none = try tools.select([], namespace: "other").found
+        #expect(try none.isEmpty && tools.remove(none, of: "other") == 1)
+        #expect(backup.everything == [])
+    }
+
     @Test func theCommandsTakeABucket() async throws {
         let backup = try Backup(.s3, files)
         let (server, _, handle) = try await serverWithSnapshot(backup)

@@ -78,7 +78,8 @@ package struct StoreTools {
         }
     }
 
-    /// Removes snapshots of one namespace, and the pieces that no other one there needs.
+    /// Removes snapshots of one namespace, and the pieces that no other one there needs; with the last of them also what uploads that
+    /// were cut short have left.
     /// - Returns: how many objects went.
     package func remove(_ snapshots: [FoundManifest], of namespace: String) throws(SnapshotFetchError) -> Int {
         let gone = snapshots.map { StoreLayout.manifest($0.manifest.handle, in: namespace) }
@@ -87,11 +88,20 @@ package struct StoreTools {
         let (left, faults) = try list()
         // A manifest that cannot be read may need any of them.
         if !faults.isEmpty { return gone.count }
-        let needed = Set(left.filter { $0.namespace == namespace }.flatMap { $0.manifest.pieceNames })
-        let unneeded = Set(snapshots.flatMap { $0.manifest.pieceNames }).subtracting(needed).sorted()
-        try inStore { () throws(SnapshotStoreError) in
-            try store.delete(unneeded.map { StoreLayout.piece($0, in: namespace) })
+        let kept = left.filter { $0.namespace == namespace }
+        let unneeded: [String]
+        if kept.isEmpty {
+            unneeded = try inStore { () throws(SnapshotStoreError) in
+                try store.removeLeftovers(StoreLayout.snapshots(of: namespace))
+                try store.removeLeftovers(StoreLayout.files(of: namespace))
+                return try store.list(StoreLayout.files(of: namespace)).map(\.name)
+            }
+        } else {
+            let needed = Set(kept.flatMap { $0.manifest.pieceNames })
+            unneeded = Set(snapshots.flatMap { $0.manifest.pieceNames }).subtracting(needed).sorted()
+                .map { StoreLayout.piece($0, in: namespace) }
         }
+        try inStore { () throws(SnapshotStoreError) in try store.delete(unneeded) }
         return gone.count + unneeded.count
     }
 }

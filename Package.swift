@@ -135,6 +135,7 @@ let package = Package(
             dependencies: [
                 "CisternPrimitives", "CisternFileSystem", "CisternLSM", "CisternSnapshotStore",
                 "CisternSnapshotStoreS3", "CisternWire", "CisternWireMessages", "CisternTransport",
+                "CisternLogProtocol", "CisternMetadata", "CisternMetadataEtcd", "CisternChangelog",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "Crypto", package: "swift-crypto"),
@@ -247,7 +248,8 @@ let package = Package(
             name: "CisternServerTests",
             dependencies: [
                 "CisternServer", "CisternPrimitives", "CisternFileSystem", "CisternLSM", "CisternSnapshotStore",
-                "CisternSnapshotStoreS3", "CisternTransport", "CisternWire",
+                "CisternSnapshotStoreS3", "CisternTransport", "CisternWire", "CisternLogProtocol", "CisternLogNode",
+                "CisternLogNetwork", "CisternMetadata", "CisternChangelog",
                 "CisternWireMessages", "CisternTestKit", "S3Double", "cistern",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "Logging", package: "swift-log"),

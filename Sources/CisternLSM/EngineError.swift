@@ -19,6 +19,8 @@ public enum EngineError: Error, Equatable, Sendable {
     case closed(tree: String)
     /// A format version this program does not know, or a setting that cannot work.
     case unsupported(detail: String)
+    /// The replicated log takes nothing more: what was not acknowledged is in doubt, and the tree must be opened again.
+    case logLost(detail: String)
 }
 
 extension EngineError {

@@ -5,8 +5,10 @@
 //   drain     refuse attaches, GO_AWAY on every connection, wait for what is in flight
 //   shutdown  drain if nobody did ─► close connections ─► close trees (flush) ─► close engine ─► stop threads
 
+internal import CisternChangelog
 package import CisternFileSystem
 internal import CisternLSM
+package import CisternMetadata
 package import CisternPrimitives
 internal import CisternSnapshotStore
 package import CisternTransport
@@ -49,18 +51,27 @@ package final class StateServer: Sendable {
     }
 
     /// Serves when it returns. Another file system and clock are for tests.
+    /// - Parameter metadata: another metadata store than the etcd of the settings, where `durability` is `replicated`.
     package static func start(
-        _ configuration: ServerConfiguration, fileSystem: any FileSystem = PosixFileSystem(),
-        time: any TimeSource = SystemTime(), logger: Logger = Logger(label: "cistern")
+        _ configuration: ServerConfiguration, metadata: (any MetadataStore)? = nil,
+        fileSystem: any FileSystem = PosixFileSystem(), time: any TimeSource = SystemTime(),
+        logger: Logger = Logger(label: "cistern")
     ) async throws(ServerStartError) -> StateServer {
         if let problem = configuration.firstProblem() { throw ServerStartError(description: problem) }
+        if configuration.durability == .replicated && metadata == nil && configuration.etcd.isEmpty {
+            throw ServerStartError(
+                description:
+                    "durability is replicated and no metadata is given: name the members of an etcd cluster with --etcd HOST:PORT"
+            )
+        }
         let security = try ServerSecurity(configuration, logger: logger)
         // First, so that whoever watches sees a server that starts, however long that takes.
         let admin: AdminServer? =
             if let address = ListenAddress(configuration.admin) { try await AdminServer.start(address, security) } else
             { nil }
         do throws(ServerStartError) {
-            return try await start(configuration, admin, security, fileSystem: fileSystem, time: time, logger: logger)
+            return try await start(
+                configuration, metadata, admin, security, fileSystem: fileSystem, time: time, logger: logger)
         } catch {
             await admin?.close()
             throw error
@@ -68,23 +79,26 @@ package final class StateServer: Sendable {
     }
 
     private static func start(
-        _ configuration: ServerConfiguration, _ admin: AdminServer?, _ security: ServerSecurity,
-        fileSystem: any FileSystem, time: any TimeSource, logger: Logger
+        _ configuration: ServerConfiguration, _ metadata: (any MetadataStore)?, _ admin: AdminServer?,
+        _ security: ServerSecurity, fileSystem: any FileSystem, time: any TimeSource, logger: Logger
     ) async throws(ServerStartError) -> StateServer {
         let started = time.monotonicNanoseconds
         let lane = BlockingLane()
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.eventLoops)
+        let services = try ReplicationServices(configuration, metadata, group: group, logger: logger)
         let opened = await lane.run {
-            openCore(configuration, fileSystem: fileSystem, time: time, logger: logger, lane: lane)
+            openCore(configuration, services, fileSystem: fileSystem, time: time, logger: logger, lane: lane)
         }
         let core: ServerCore
         switch opened {
         case .success(let made): core = made
         case .failure(let error):
             await lane.stop()
+            await services?.client.close()
+            await stop(group)
             throw error
         case nil: throw ServerStartError(description: "the server's blocking thread did not start")
         }
-        let group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.eventLoops)
         do {
             let listener = try await listen(configuration, security, core: core, group: group, logger: logger)
             security.follow(on: lane)
@@ -103,6 +117,7 @@ package final class StateServer: Sendable {
                 core.engine.close()
             }
             await lane.stop()
+            await services?.client.close()
             await stop(group)
             throw ServerStartError(description: "\(error)")
         }
@@ -110,8 +125,8 @@ package final class StateServer: Sendable {
 
     /// Opens everything on disk. Blocks.
     private static func openCore(
-        _ configuration: ServerConfiguration, fileSystem: any FileSystem, time: any TimeSource, logger: Logger,
-        lane: BlockingLane
+        _ configuration: ServerConfiguration, _ services: ReplicationServices?, fileSystem: any FileSystem,
+        time: any TimeSource, logger: Logger, lane: BlockingLane
     ) -> Result<ServerCore, ServerStartError> {
         let store: (any SnapshotStore)?
         do throws(SnapshotStoreError) {
@@ -123,20 +138,29 @@ package final class StateServer: Sendable {
             // The engine takes the directory's lock, so it comes first.
             let engine = try Engine.open(engineOptions(configuration), fileSystem: fileSystem, time: time)
             do {
+                try ReplicatedDirectory.check(
+                    configuration.dataDirectory, isReplicated: services != nil,
+                    isNew: engine.treeInfos().isEmpty && engine.snapshotHandles.isEmpty && engine.damagedParts.isEmpty,
+                    fileSystem)
                 let catalog = try Catalog(
                     directory: configuration.dataDirectory, fileSystem: fileSystem, newServerID: randomServerID())
                 let remote = store.map {
                     RemoteSnapshots($0, engine: engine, catalog: catalog, fileSystem: fileSystem, time: time)
                 }
+                var replication: Replication?
+                if let services, let remote {
+                    replication = Replication(
+                        services, engine: engine, remote: remote, server: catalog.current.serverID, logger: logger)
+                }
                 let registry = TreeRegistry(
                     engine: engine, storesAtStart: Set(catalog.current.stores.map(\.name)),
                     idleTreeMilliseconds: configuration.idleTreeMilliseconds, time: time,
-                    logger: logger)
+                    logger: logger, replication: replication)
                 return .success(
                     ServerCore(
                         engine: engine, catalog: catalog, registry: registry, time: time, logger: logger,
                         lane: lane, requestCounters: (0..<configuration.eventLoops).map { _ in RequestCounters() },
-                        remote: remote))
+                        remote: remote, replication: replication))
             } catch {
                 engine.close()
                 throw error
@@ -170,6 +194,7 @@ package final class StateServer: Sendable {
         }
         await core.lane.stop()
         await core.disk.stop()
+        await core.replication?.services.client.close()
         await stop(group)
         logger.info("stopped")
     }

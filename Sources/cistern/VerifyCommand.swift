@@ -51,7 +51,7 @@ struct VerifyCommand: ParsableCommand {
 func sentence(_ error: EngineError) -> String {
     switch error {
     case .file(let failure): "\(failure)"
-    case .unsupported(let detail), .invalidEntry(let detail): detail
+    case .unsupported(let detail), .invalidEntry(let detail), .logLost(let detail): detail
     case .corruption(let damage): "\(damage)"
     default: "\(error)"
     }

@@ -31,6 +31,12 @@ import Testing
         ledger: LedgerID(9), node: LogNodeID(4), loss: .limbo, state: .waiting,
         noticedWallMilliseconds: 1_700_000_000_000)
 
+    private static let tree = TreeRecord(
+        keyGroups: KeyGroupRange(first: 4, last: 7), keyGroupCount: 8, epoch: 5, writer: "wörker",
+        server: Array(0..<16), tree: 3, generation: 2,
+        base: TreeRecord.Base(epoch: 4, sequence: 17, handles: ["s/9/1"]),
+        held: ["s/8/1"])
+
     private func golden(_ name: String, _ bytes: [UInt8], _ fields: [(Int, String)]) throws -> String? {
         var hex = AnnotatedHex(title: "A metadata record, version 1: \(name).\nproto-spec/metadata-records.md")
         var rest = bytes[...]
@@ -69,6 +75,18 @@ import Testing
                 [(8, "ledger 9"), (8, "node 4"), (1, "limbo"), (1, "waiting"), (8, "noticed")]) == nil)
         #expect(
             try golden(
+                "tree", MetadataRecords.encode(RecordTests.tree),
+                [
+                    (4, "key groups 4...7"), (4, "of 8"), (8, "epoch 5"), (2, "length"), (7, "writer"), (16, "server"),
+                    (8, "tree 3"), (8, "generation 2"), (8, "base: epoch 4"), (8, "sequence 17"), (4, "one handle"),
+                    (2, "length"), (5, "s/9/1"), (4, "one held"), (2, "length"), (5, "s/8/1"),
+                ]) == nil)
+        #expect(
+            try golden(
+                "catalog", MetadataRecords.encode(CatalogRecord(bytes: [1, 2, 3])), [(4, "length"), (3, "bytes")])
+                == nil)
+        #expect(
+            try golden(
                 "ledger-ids", MetadataRecords.encode(LedgerIDCounter(highest: LedgerID(9))), [(8, "highest id 9")])
                 == nil)
     }
@@ -100,6 +118,8 @@ import Testing
         try exercise(LogMetadata())
         try exercise(RecordTests.node)
         try exercise(RecordTests.repair)
+        try exercise(RecordTests.tree)
+        try exercise(CatalogRecord(bytes: [1, 2, 3]))
         try exercise(LedgerIDCounter(highest: LedgerID(9)))
     }
 

@@ -1,6 +1,7 @@
 // A server in process on a free port, and a client that speaks the protocol message by message.
 
 import CisternFileSystem
+import CisternMetadata
 import CisternPrimitives
 import CisternServer
 import CisternTestKit
@@ -21,7 +22,7 @@ struct ServerHarness {
 
     static func start(
         _ files: any FileSystem = MemoryFileSystem(), directory: String = "/data",
-        _ change: (inout ServerConfiguration) -> Void = { _ in }
+        metadata: (any MetadataStore)? = nil, _ change: (inout ServerConfiguration) -> Void = { _ in }
     ) async throws -> ServerHarness {
         var configuration = ServerConfiguration()
         configuration.dataDirectory = directory
@@ -32,7 +33,8 @@ struct ServerHarness {
         var logger = Logger(label: "test")
         logger.logLevel = .error
         return ServerHarness(
-            server: try await StateServer.start(configuration, fileSystem: files, logger: logger))
+            server: try await StateServer.start(
+                configuration, metadata: metadata, fileSystem: files, logger: logger))
     }
 
     var endpoint: Endpoint { server.boundEndpoints[0] }

@@ -21,6 +21,13 @@ extension FuzzTarget {
             name: "value-file", seeds: { [try GoldenFile.bytes("value-file-v1.hex")] },
             run: { inspect(.valueFile, resealedValueFile($0)) }),
         FuzzTarget(name: "log", seeds: { [try GoldenFile.bytes("wal-v1.hex")] }, run: readLog),
+        FuzzTarget(
+            name: "tree-log",
+            seeds: {
+                TreeLogFormat.encode(.records([1, 2, 3, 4, 5, 6, 7, 8, 9]), partBytesMax: 4).map {
+                    [UInt8($0.count)] + $0
+                }
+            }, run: readTreeLog),
     ]
 }
 
@@ -183,6 +190,22 @@ func resealedValueFile(_ input: [UInt8]) -> [UInt8] {
     let footer = bytes.count - 32
     setChecksum(&bytes, at: footer + 20, of: footer..<(footer + 20))
     return bytes
+}
+
+/// Entries with a length byte each.
+private func readTreeLog(_ input: [UInt8]) {
+    var reader = TreeLogReader(itemBytesMax: 1 << 16)
+    var rest = input[...]
+    while let count = rest.popFirst() {
+        var entry = Array(rest.prefix(Int(count)))
+        rest = rest.dropFirst(Int(count))
+        if entry.count >= 8 { setChecksum(&entry, at: 0, of: 4..<entry.count) }
+        guard let item = try? reader.add(entry, source: "fuzz") else { continue }
+        if case .records = item { continue }
+        // There is one way to write the others.
+        let again = TreeLogFormat.encode(item).flatMap(\.self)
+        guard again.count >= 8 else { broken("an item without bytes") }
+    }
 }
 
 private func readLog(_ input: [UInt8]) {

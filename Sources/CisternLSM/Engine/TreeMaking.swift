@@ -20,6 +20,8 @@ struct TreeRequest: Sendable {
     let source: String
     let snapshots: [SnapshotReference]
     let replacing: [TreeID]
+    /// Where its log begins; nil: at the epoch's begin.
+    let position: LogPosition?
     let pointStates: PointStates
     let executor: any TreeExecutor
     /// When it was asked for.
@@ -45,17 +47,18 @@ extension Engine {
     /// what the snapshots refer to in logs is read.
     /// - Parameters:
     ///   - replacing: trees that go in the same step; after a crash either they are there or the new one.
+    ///   - position: the last batch that the snapshots hold, when writers go on behind it; nil: none of the epoch is there.
     ///   - pointStates: as `Tree.declare`.
     ///   - completion: on the executor. `unsupported` when a snapshot is unknown, they overlap, or a part of the range is
     ///     in none of them.
     package func createTree(
         _ identity: TreeIdentity, epoch: UInt64, writer: String, from snapshots: [SnapshotReference],
-        replacing: [TreeID] = [], pointStates: PointStates = PointStates(), executor: any TreeExecutor,
-        completion: @escaping @Sendable (Result<Tree, EngineError>) -> Void
+        replacing: [TreeID] = [], at position: LogPosition? = nil, pointStates: PointStates = PointStates(),
+        executor: any TreeExecutor, completion: @escaping @Sendable (Result<Tree, EngineError>) -> Void
     ) {
         let request = TreeRequest(
             identity: identity, epoch: epoch, writer: writer, source: identity.store, snapshots: snapshots,
-            replacing: replacing, pointStates: pointStates, executor: executor,
+            replacing: replacing, position: position, pointStates: pointStates, executor: executor,
             monotonicNanoseconds: time.monotonicNanoseconds,
             completion: completion)
         make(request)
@@ -66,13 +69,14 @@ extension Engine {
     /// - Parameter source: the store of all the snapshots, with the same number of key groups.
     package func forkTree(
         _ identity: TreeIdentity, epoch: UInt64, writer: String, of source: String, from snapshots: [SnapshotReference],
-        pointStates: PointStates = PointStates(), executor: any TreeExecutor,
+        at position: LogPosition? = nil, pointStates: PointStates = PointStates(), executor: any TreeExecutor,
         completion: @escaping @Sendable (Result<Tree, EngineError>) -> Void
     ) {
         make(
             TreeRequest(
                 identity: identity, epoch: epoch, writer: writer, source: source, snapshots: snapshots, replacing: [],
-                pointStates: pointStates, executor: executor, monotonicNanoseconds: time.monotonicNanoseconds,
+                position: position, pointStates: pointStates, executor: executor,
+                monotonicNanoseconds: time.monotonicNanoseconds,
                 completion: completion))
     }
 
@@ -106,6 +110,10 @@ extension Engine {
         var initial = try SnapshotUnion.state(
             identity: request.identity, epoch: request.epoch, writer: request.writer, of: request.source, from: records)
         initial.replaces = request.replacing
+        if let position = request.position {
+            initial.flushed.epoch = position.epoch
+            initial.flushed.sequence = position.sequence
+        }
         // The snapshots may be released before the new manifest owns what they refer to.
         let draft = TreeDraft(
             id: id, state: initial, active: memtables(request.pointStates).make(),

@@ -121,6 +121,13 @@ package enum LogFormat {
         return unsafe decodeBody(whole).map { ($0, size) }
     }
 
+    /// The same for a record of whatever segment.
+    package static func decodeRecord(_ bytes: UnsafeRawBufferPointer) -> (record: LogRecord, size: Int)? {
+        guard bytes.count >= recordHeaderBytes else { return nil }
+        return unsafe decodeRecord(
+            bytes, segment: bytes.loadUnaligned(fromByteOffset: 8, as: UInt64.self).littleEndian)
+    }
+
     private static func decodeBody(_ whole: UnsafeRawBufferPointer) -> LogRecord? {
         var reader = unsafe ByteReader(whole)
         guard reader.skip(16), let durableBytes = reader.readInteger(as: UInt64.self),

@@ -4,6 +4,11 @@
 //
 // There is no timer: while one group is being synced, the next one gathers. A failed write or sync stops the log: the file's
 // state is unknown, so it takes nothing more until `restart` begins a new segment.
+//
+// With a replica a group goes there first, and to the segment when it is durable there: what is in segments is always the beginning
+// of what the replica has. The segment is not synced then, except where a snapshot refers to it.
+//
+//   queue ─► replica ─► segment ─► deliver(.durable(ticket))
 
 internal import CisternFileSystem
 internal import CisternPrimitives
@@ -25,14 +30,19 @@ final class TreeLog: @unchecked Sendable {
         let segment: UInt64
         var records: ByteWriter
         var lastTicket: UInt64
+        /// The last batch among the records.
+        var position = LogPosition(epoch: 0, sequence: 0)
+        /// For the replica only; then there are no records.
+        var rules: ExpiryRules?
     }
 
     private struct Queue {
         var chunks: [Chunk] = []
         var bytes = 0
         var lastTicket: UInt64 = 0
+        /// Bytes that are on their way to the replica.
+        var replicatingBytes = 0
         var isScheduled = false
-        var isStopped = false
         /// The buffer of a group that was written, used again.
         var spare: ByteWriter?
     }
@@ -52,6 +62,11 @@ final class TreeLog: @unchecked Sendable {
     private var openSegment: UInt64 = 0
     private var durableBytes: UInt64 = 0
     private var failure: EngineError?
+    private var replica: (any LogReplica)?
+    /// On their way to the replica, oldest first, and who waits for it.
+    private var replicating: [Chunk] = []
+    private var marks: [(ticket: UInt64, work: () -> Void)] = []
+    private var isClosed = false
 
     /// - Parameter previous: the segments that recovery read; their records are still needed, and durable.
     init(
@@ -71,18 +86,22 @@ final class TreeLog: @unchecked Sendable {
     }
 
     /// Bytes that wait to be written.
-    var queuedBytes: Int { queue.withLock { $0.bytes } }
+    var queuedBytes: Int { queue.withLock { $0.bytes + $0.replicatingBytes } }
+
+    /// From here on records are durable when the replica has them. Before the first one that it must have.
+    func replicate(to replica: any LogReplica) { lane.submit { [self] in self.replica = replica } }
 
     /// Queues a record and returns its ticket and its size in the log. Called by the owner.
     func append(_ record: LogRecord, segment: UInt64) -> (ticket: UInt64, bytes: Int) {
         let (ticket, bytes, mustSchedule) = queue.withLock { queue in
-            if queue.chunks.last?.segment != segment {
+            if queue.chunks.last?.segment != segment || queue.chunks.last?.rules != nil {
                 var records = queue.spare ?? ByteWriter()
                 queue.spare = nil
                 records.reset()
                 queue.chunks.append(Chunk(segment: segment, records: records, lastTicket: 0))
             }
             let last = queue.chunks.count - 1
+            queue.chunks[last].position = LogPosition(epoch: record.epoch, sequence: record.sequence)
             let before = queue.chunks[last].records.count
             LogFormat.encodeRecord(record, segment: segment, into: &queue.chunks[last].records)
             let bytes = queue.chunks[last].records.count - before
@@ -95,6 +114,20 @@ final class TreeLog: @unchecked Sendable {
         }
         if mustSchedule { lane.submit { [self] in drain() } }
         return (ticket, bytes)
+    }
+
+    /// Queues rules for the replica and returns their ticket: records behind are stored by them. Called by the owner.
+    func append(_ rules: ExpiryRules, segment: UInt64) -> UInt64 {
+        let (ticket, mustSchedule) = queue.withLock { queue in
+            queue.lastTicket += 1
+            queue.chunks.append(
+                Chunk(segment: segment, records: ByteWriter(), lastTicket: queue.lastTicket, rules: rules))
+            let mustSchedule = !queue.isScheduled
+            queue.isScheduled = true
+            return (queue.lastTicket, mustSchedule)
+        }
+        if mustSchedule { lane.submit { [self] in drain() } }
+        return ticket
     }
 
     /// Begins a new segment after a failure. Everything queued before is dropped: its writers were told.
@@ -128,20 +161,28 @@ final class TreeLog: @unchecked Sendable {
         _ segments: ClosedRange<UInt64>,
         completion: @escaping @Sendable (Result<[LogSegmentPart], EngineError>) -> Void
     ) {
-        // Jobs of a lane run in order, so what was appended before is written by now.
+        // Jobs of a lane run in order, so what was appended before is written by now, or is on its way to the replica.
         lane.submit { [self] in
-            if let failure { return completion(.failure(failure)) }
-            do throws(EngineError) {
-                try syncBuffered()
-            } catch {
-                failure = error
-                deliver(.failed(error))
-                return completion(.failure(error))
-            }
-            let parts = closed + [LogSegmentPart(number: openSegment, bytes: durableBytes)]
-            completion(
-                .success(parts.filter { segments.contains($0.number) && $0.bytes > UInt64(LogFormat.headerBytes) }))
+            guard failure == nil, let last = replicating.last else { return markNow(segments, completion) }
+            marks.append((last.lastTicket, { [self] in markNow(segments, completion) }))
         }
+    }
+
+    private func markNow(
+        _ segments: ClosedRange<UInt64>,
+        _ completion: @escaping @Sendable (Result<[LogSegmentPart], EngineError>) -> Void
+    ) {
+        if let failure { return completion(.failure(failure)) }
+        do throws(EngineError) {
+            try syncBuffered()
+        } catch {
+            failure = error
+            deliver(.failed(error))
+            return completion(.failure(error))
+        }
+        let parts = closed + [LogSegmentPart(number: openSegment, bytes: durableBytes)]
+        completion(
+            .success(parts.filter { segments.contains($0.number) && $0.bytes > UInt64(LogFormat.headerBytes) }))
     }
 
     private func syncBuffered() throws(EngineError) {
@@ -169,6 +210,7 @@ final class TreeLog: @unchecked Sendable {
     /// Closes the file after what is queued was written; nothing may be appended afterwards.
     func close(_ completion: @escaping @Sendable () -> Void) {
         lane.submit { [self] in
+            isClosed = true
             file?.close()
             file = nil
             completion()
@@ -186,6 +228,10 @@ final class TreeLog: @unchecked Sendable {
             return chunks
         }
         guard failure == nil, let last = chunks.last else { return }
+        if let replica {
+            for chunk in chunks { send(chunk, to: replica) }
+            return
+        }
         do throws(EngineError) {
             for chunk in chunks { try write(chunk) }
             deliver(.durable(ticket: last.lastTicket))
@@ -195,23 +241,61 @@ final class TreeLog: @unchecked Sendable {
         }
     }
 
+    private func send(_ chunk: Chunk, to replica: any LogReplica) {
+        var records = chunk.records.bytes
+        // What is known to be durable now is when the records are in their segment.
+        let durable = chunk.segment == openSegment ? durableBytes : 0
+        unsafe records.withUnsafeMutableBytes { unsafe LogFormat.finish($0, durableBytes: durable) }
+        replicating.append(chunk)
+        queue.withLock { $0.replicatingBytes += records.count }
+        let count = records.count
+        replica.append(
+            chunk.rules.map { .rules($0) } ?? .records(records), through: chunk.rules == nil ? chunk.position : nil
+        ) { [self] result in
+            lane.submit { [self] in replicated(result, count) }
+        }
+    }
+
+    /// The oldest chunk on its way to the replica is there, or never will be.
+    private func replicated(_ result: Result<Void, EngineError>, _ bytes: Int) {
+        queue.withLock { $0.replicatingBytes -= bytes }
+        guard failure == nil, !isClosed, !replicating.isEmpty else { return }
+        let chunk = replicating.removeFirst()
+        do throws(EngineError) {
+            try result.get()
+            if chunk.rules == nil { try write(chunk) }
+            deliver(.durable(ticket: chunk.lastTicket))
+            while let mark = marks.first, mark.ticket <= chunk.lastTicket {
+                marks.removeFirst()
+                mark.work()
+            }
+        } catch {
+            failure = error
+            deliver(.failed(error))
+            let left = marks
+            marks = []
+            for mark in left { mark.work() }
+        }
+    }
+
     private func write(_ chunk: Chunk) throws(EngineError) {
         if chunk.segment != openSegment || file == nil { try roll(to: chunk.segment) }
         guard let file else { return }
         var bytes = chunk.records.bytes
         let durable = durableBytes
+        let syncs = mode == .synced && replica == nil
         let outcome: Result<Void, FileError> = unsafe bytes.withUnsafeMutableBytes { buffer in
             unsafe LogFormat.finish(buffer, durableBytes: durable)
             do throws(FileError) {
                 unsafe try file.append(UnsafeRawBufferPointer(buffer))
-                if mode == .synced { try file.sync() }
+                if syncs { try file.sync() }
                 return .success(())
             } catch {
                 return .failure(error)
             }
         }
         try asEngineError { () throws(FileError) in try outcome.get() }
-        if mode == .synced { durableBytes = file.size }
+        if syncs { durableBytes = file.size }
         queue.withLock { queue in
             if chunk.records.count <= TreeLog.spareBytesMax { queue.spare = chunk.records }
         }

@@ -15,6 +15,8 @@ struct SealedMemtable: Sendable {
     let nextSegment: UInt64
     /// It holds what the manifest refers to in logs of other trees: when it is flushed they are not needed.
     let holdsForeignLogs: Bool
+    /// Of the last batch in it: with a replicated log, it is flushed when that is durable.
+    var ticket: UInt64 = 0
 }
 
 struct RecoveredLog: Sendable {

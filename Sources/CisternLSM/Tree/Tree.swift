@@ -118,6 +118,10 @@ package final class Tree: @unchecked Sendable {
     /// Full compactions asked for, in order.
     var compactionRequests: [CompactionRequest] = []
     var idleCompletions: [@Sendable () -> Void] = []
+    /// Set while and after a replicated log is read.
+    var replication: TreeReplication?
+    /// Where the records end that were found in files and log.
+    package let recoveredPosition: LogPosition
     var lifecycle = Lifecycle.open
     var closing: [@Sendable (Result<Void, EngineError>) -> Void] = []
     var counters = TreeCounters()
@@ -152,6 +156,7 @@ package final class Tree: @unchecked Sendable {
         lastSequence = isCurrent ? recovered.progress.sequence : 0
         durableSequence = lastSequence
         watermark = recovered.progress.watermark
+        recoveredPosition = recovered.progress.position
         active = recovered.active
         pointStates = recovered.pointStates
         sealed = recovered.sealed
@@ -373,7 +378,7 @@ package final class Tree: @unchecked Sendable {
         sealed.append(
             SealedMemtable(
                 memtable: active, progress: progress, nextSegment: segment + 1,
-                holdsForeignLogs: activeHoldsForeignLogs))
+                holdsForeignLogs: activeHoldsForeignLogs, ticket: lastTicket))
         activeHoldsForeignLogs = false
         active = engine.memtables(pointStates).make()
         segment += 1

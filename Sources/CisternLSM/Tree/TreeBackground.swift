@@ -30,7 +30,7 @@ extension Tree {
     // MARK: Flush
 
     func startFlush() {
-        guard lifecycle != .closed, !isFlushing, let oldest = sealed.first else { return }
+        guard lifecycle != .closed, !isFlushing, let oldest = sealed.first, mayFlush(oldest) else { return }
         isFlushing = true
         if let unfinished = unfinishedFlush { return commitFlush(unfinished) }
         let clock = self.clock
@@ -133,6 +133,7 @@ extension Tree {
         case .durable(let ticket):
             durableTicket = ticket
             if failures.dispute == nil { acknowledge(upTo: ticket) }
+            if replication != nil { startFlush() }
         case .failed(let error):
             if failures.log == nil { sealForRecovery() }
             failures.isRestartingLog = false

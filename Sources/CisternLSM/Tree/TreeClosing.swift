@@ -29,11 +29,11 @@ extension Tree {
     func continueClosing() {
         guard lifecycle == .closing, !isFlushing, !snapshots.contains(where: { $0.isRecording }) else { return }
         let isFlushed = sealed.isEmpty
-        if !isFlushed && failures.flush == nil { return startFlush() }
+        if !isFlushed && failures.flush == nil && !isCutFromReplica { return startFlush() }
         guard !isAnyCompactionRunning, commitsUnderWay == 0 else { return }
         lifecycle = .closed
         let result: Result<Void, EngineError> =
-            isFlushed ? .success(()) : .failure(failures.flush ?? .closed(tree: name))
+            isFlushed ? .success(()) : .failure(failures.flush ?? failures.log ?? .closed(tree: name))
         failWaiting(.closed(tree: name))
         failSnapshots(.closed(tree: name))
         failMaintenance(.closed(tree: name))

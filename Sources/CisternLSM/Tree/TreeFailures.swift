@@ -45,7 +45,7 @@ func describe(_ error: EngineError) -> String {
     case .corruption(let damage): damage.description
     case .file(let failure): failure.description
     case .closed(let tree): "\(tree) is closed"
-    case .unsupported(let detail), .invalidEntry(let detail): detail
+    case .unsupported(let detail), .invalidEntry(let detail), .logLost(let detail): detail
     case .readOnly(let tree, let cause): "\(tree) is read-only: \(cause)"
     case .sequenceGap(let expected, let found): "batch \(expected) was expected, \(found) came"
     case .fenced(let current, let found): "epoch \(found) is fenced by epoch \(current)"
@@ -60,6 +60,7 @@ extension Tree {
         counters.failures += 1
         let refusal = EngineError.readOnly(tree: name, cause: describe(error))
         if failures.log != nil { failWaiting(refusal) }
+        tellCut()
         failSnapshots(refusal)
         scheduleRetry()
     }
@@ -108,9 +109,9 @@ extension Tree {
     /// Begins a new log segment once everything in doubt is in table files.
     func continueRecovery() {
         failures.settle()
-        guard failures.log != nil, sealed.isEmpty, !isFlushing, !failures.isRestartingLog, lifecycle == .open else {
-            return
-        }
+        guard failures.log != nil, !isCutFromReplica, sealed.isEmpty, !isFlushing, !failures.isRestartingLog,
+            lifecycle == .open
+        else { return }
         failures.isRestartingLog = true
         // The number is new with each attempt: a failed one may have left a file behind.
         segment += 1

@@ -69,7 +69,7 @@ extension Tree {
         switch result {
         case .success:
             if lifecycle != .closed { install(edit) }
-            declaration.completion(.success(timeToLiveChanges))
+            answer(declaration)
             // Files may be dead by the new rules.
             startCompaction()
         case .failure(let error):
@@ -77,6 +77,19 @@ extension Tree {
             declaration.completion(.failure(error))
         }
         commitDeclarations()
+    }
+
+    /// With a replicated log the rules have to be there first.
+    private func answer(_ declaration: TimeToLiveDeclaration) {
+        let changes = timeToLiveChanges
+        guard let log, replication?.isReplicating == true, lifecycle != .closed else {
+            return declaration.completion(.success(changes))
+        }
+        lastTicket = log.append(state.expiryRules, segment: segment)
+        waiting.append(
+            Waiting(ticket: lastTicket, epoch: epoch, sequence: 0) { result in
+                declaration.completion(result.map { changes })
+            })
     }
 
     private var holdsData: Bool { version.fileCount > 0 || !active.isEmpty || !sealed.isEmpty }

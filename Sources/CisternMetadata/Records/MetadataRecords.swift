@@ -14,6 +14,9 @@ package enum MetadataRecordKind: UInt8, Sendable, CaseIterable {
     case node = 3
     case repair = 4
     case ledgerIDs = 5
+    // 6 and 7 are a cluster's number and its nodes' cookies.
+    case tree = 8
+    case catalog = 9
 }
 
 /// A value with a layout of its own. One way to write each value, so that equal values have equal bytes.

@@ -46,4 +46,20 @@ extension LedgerStore: LogMetadataService {
             return []
         }
     }
+
+    /// Removes a log with its ledgers; whoever owns it finds them gone. What an error leaves is in no list.
+    package func deleteLog(_ name: String) async throws(MetadataError) {
+        guard let found = try await records.get(LogMetadata.self, keys.log(name)) else { return }
+        // First, so that nobody takes over a list of ledgers that go.
+        do throws(MetadataError) {
+            try await records.store.delete(keys.log(name), expected: found.version)
+        } catch {
+            if error.reason != .missing { throw error }
+        }
+        for ledger in found.value.ledgers {
+            if let metadata = try await records.get(LedgerMetadata.self, keys.ledger(ledger)) {
+                try await deleteLedger(ledger, expected: metadata.version)
+            }
+        }
+    }
 }

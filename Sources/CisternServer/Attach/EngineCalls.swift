@@ -14,11 +14,12 @@ extension Engine {
 
     func createTree(
         _ identity: TreeIdentity, epoch: UInt64, writer: String, from snapshots: [SnapshotReference],
-        replacing: [TreeID], pointStates: PointStates, executor: LoopExecutor
+        replacing: [TreeID], at position: LogPosition? = nil, pointStates: PointStates, executor: LoopExecutor
     ) async -> Result<Tree, EngineError> {
         await withCheckedContinuation { continuation in
             createTree(
-                identity, epoch: epoch, writer: writer, from: snapshots, replacing: replacing, pointStates: pointStates,
+                identity, epoch: epoch, writer: writer, from: snapshots, replacing: replacing, at: position,
+                pointStates: pointStates,
                 executor: executor
             ) { continuation.resume(returning: $0) }
         }

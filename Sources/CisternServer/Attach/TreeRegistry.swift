@@ -35,10 +35,12 @@ package final class Attachment: Sendable {
 }
 
 package final class TreeRegistry: Sendable {
-    private struct Record {
+    struct Record {
         var claim: TreeClaim
         /// nil while closed.
         var open: OpenTree?
+        /// Its log on log nodes and its record in metadata, from the first time it is open here. nil: its log is local.
+        var ownership: TreeOwnership?
         /// The session that uses it; nil when it is open and nobody does.
         var attachment: Attachment?
         /// Attachments so far: tells a tree that was used in between from one that was idle all the time.
@@ -46,7 +48,7 @@ package final class TreeRegistry: Sendable {
     }
 
     /// An open tree and the loop that owns it.
-    private struct OpenTree: Sendable {
+    struct OpenTree: Sendable {
         let tree: Tree
         var executor: LoopExecutor
     }
@@ -57,19 +59,22 @@ package final class TreeRegistry: Sendable {
         var waiting: [UInt64: CheckedContinuation<Void, Never>] = [:]
     }
 
-    private let engine: Engine
+    let engine: Engine
+    let replication: Replication?
     private let idleTree: TimeAmount
     /// Stores that may have a tree which could not be read.
     private let storesAtStart: Set<String>
-    private let time: any TimeSource
-    private let logger: Logger
+    let time: any TimeSource
+    let logger: Logger
     private let state: Mutex<[String: StoreTrees]>
 
     /// Takes over the trees the engine found.
     package init(
-        engine: Engine, storesAtStart: Set<String>, idleTreeMilliseconds: Int, time: any TimeSource, logger: Logger
+        engine: Engine, storesAtStart: Set<String>, idleTreeMilliseconds: Int, time: any TimeSource, logger: Logger,
+        replication: Replication? = nil
     ) {
         self.engine = engine
+        self.replication = replication
         self.storesAtStart = storesAtStart
         self.idleTree = .milliseconds(Int64(idleTreeMilliseconds))
         self.time = time
@@ -90,14 +95,23 @@ package final class TreeRegistry: Sendable {
     // MARK: Operations of sessions
 
     /// Makes `attachment`'s session the writer of the range, or says why not. When this returns, the session knows its tree.
+    /// - Parameter bring: makes snapshots that are in the snapshot store only ones of this server.
     package func attach(
         _ request: AttachRequest, store: CatalogStore, from snapshots: [SnapshotReference],
-        for attachment: Attachment, attempt: String
+        for attachment: Attachment, attempt: String,
+        bring: @escaping @Sendable ([String]) async -> Refusal? = { _ in nil }
     ) async -> Result<AttachedTree, Refusal> {
         await exclusively(store.name, request.range) {
             let trees = self.claims(store.name)
-            let result = await self.attach(
-                request, among: trees, store: store, from: snapshots, for: attachment, attempt: attempt)
+            let result: Result<AttachedTree, Refusal>
+            if let replication = self.replication {
+                result = await self.attach(
+                    request, replication, store: store, from: snapshots, for: attachment, attempt: attempt, bring: bring
+                )
+            } else {
+                result = await self.attach(
+                    request, among: trees, store: store, from: snapshots, for: attachment, attempt: attempt)
+            }
             if case .failure = result {
                 // The trees may have been taken from their sessions already: nobody else would close them.
                 let eventLoop = attachment.session.executor.eventLoop
@@ -208,10 +222,13 @@ package final class TreeRegistry: Sendable {
 
     // MARK: Steps, each inside `exclusively`
 
+    /// What an opened tree needs before it takes writes; the refusal of the attach when that does not work.
+    typealias Opening = (Tree, LoopExecutor) async -> Refusal?
+
     /// Gives an existing tree to the session.
-    private func take(
+    func take(
         _ id: UInt64, _ request: AttachRequest, raisingEpoch: Bool, _ catalog: CatalogStore, _ attachment: Attachment,
-        started: UInt64, attempt: String
+        started: UInt64, attempt: String, opening: Opening? = nil
     ) async -> Result<AttachedTree, Refusal> {
         let store = catalog.name
         await revoke(id, store, by: raisingEpoch ? request.epoch : nil)
@@ -229,6 +246,10 @@ package final class TreeRegistry: Sendable {
             case .success(let opened): tree = opened
             }
             update(id, store) { $0.open = OpenTree(tree: tree, executor: executor) }
+            if let refusal = await opening?(tree, executor) {
+                await close(id, store)
+                return .failure(refusal)
+            }
         }
         if raisingEpoch {
             if case .failure(let error) = await tree.setEpoch(request.epoch, writer: request.writer, on: executor) {
@@ -241,9 +262,9 @@ package final class TreeRegistry: Sendable {
     }
 
     /// Makes a tree in place of others. The engine exchanges them in one step, also in the face of a crash.
-    private func create(
+    func create(
         _ request: AttachRequest, store: CatalogStore, from snapshots: [SnapshotReference], replacing: [UInt64],
-        _ attachment: Attachment, started: UInt64, attempt: String
+        _ attachment: Attachment, started: UInt64, attempt: String, ownership: TreeOwnership? = nil
     ) async -> Result<AttachedTree, Refusal> {
         // Zombies stop before their trees go.
         for id in replacing { await revoke(id, store.name, by: request.epoch) }
@@ -261,12 +282,15 @@ package final class TreeRegistry: Sendable {
         for id in replacing { remove(id, store.name) }
         let claim = TreeClaim(
             id: tree.id.number, range: request.range, epoch: request.epoch, writer: request.writer)
-        insert(Record(claim: claim, open: OpenTree(tree: tree, executor: executor)), store.name)
+        insert(Record(claim: claim, open: OpenTree(tree: tree, executor: executor), ownership: ownership), store.name)
+        if let ownership, let refusal = await replicate(tree, ownership, claim, on: executor, attempt: attempt) {
+            return .failure(refusal)
+        }
         return await install(claim.id, tree, store, request, attachment, resumed: false, started: started)
     }
 
     /// A tree that cannot be read may be the one that is asked for; an empty one in its place would be loss without a word.
-    private func damage(hiding request: AttachRequest, of store: CatalogStore, attempt: String) -> Refusal? {
+    func damage(hiding request: AttachRequest, of store: CatalogStore, attempt: String) -> Refusal? {
         guard storesAtStart.contains(store.name), let part = engine.damagedParts.first(where: { $0.tree != nil }) else {
             return nil
         }
@@ -276,14 +300,15 @@ package final class TreeRegistry: Sendable {
                 + "the server again, or attach restoring the snapshots of a checkpoint")
     }
 
-    private func install(
+    func install(
         _ id: UInt64, _ tree: Tree, _ catalog: CatalogStore, _ request: AttachRequest, _ attachment: Attachment,
         resumed: Bool, started: UInt64
     ) async -> Result<AttachedTree, Refusal> {
         let store = catalog.name
-        update(id, store) { record in
+        let ownership = update(id, store) { record in
             record.attachment = attachment
             record.attachCount += 1
+            return record.ownership
         }
         let session = attachment.session
         let time = self.time
@@ -292,7 +317,7 @@ package final class TreeRegistry: Sendable {
             session.install(
                 SessionTree(
                     tree: tree, id: id, store: store, range: request.range, epoch: request.epoch,
-                    attachment: attachment))
+                    attachment: attachment, ownership: ownership ?? nil))
             return AttachedTree(
                 resumed: resumed, lastSequence: tree.lastSequence, watermark: tree.watermark,
                 approximateEntries: tree.statistics.approximateEntries, timeToLiveChanges: tree.timeToLiveChanges,
@@ -302,7 +327,7 @@ package final class TreeRegistry: Sendable {
     }
 
     /// Takes the tree from the session that uses it. Afterwards that session makes no more calls into it.
-    private func revoke(_ id: UInt64, _ store: String, by epoch: UInt64?) async {
+    func revoke(_ id: UInt64, _ store: String, by epoch: UInt64?) async {
         let taken = update(id, store) { record -> Attachment? in
             let attachment = record.attachment
             record.attachment = nil
@@ -312,13 +337,14 @@ package final class TreeRegistry: Sendable {
         await taken.session.executor.run { taken.session.revoke(taken.handle, by: epoch) }
     }
 
-    private func close(_ id: UInt64, _ store: String) async {
+    func close(_ id: UInt64, _ store: String) async {
         guard let open = openTree(id, store) else { return }
         if case .failure(let error) = await open.tree.close(on: open.executor) {
             logger.warning(
                 "a tree did not close cleanly; its log is replayed when it is opened again",
                 metadata: ["store": "\(store)", "tree": "\(id)", "error": "\(error)"])
         }
+        if let ownership = update(id, store, { $0.ownership }) { await ownership?.close() }
         update(id, store) { $0.open = nil }
     }
 
@@ -331,21 +357,24 @@ package final class TreeRegistry: Sendable {
 
     // MARK: State
 
-    private func openTree(_ id: UInt64, _ store: String) -> OpenTree? {
+    /// The trees of a store that are known here, with what is known of them.
+    func records(_ store: String) -> [UInt64: Record] { state.withLock { $0[store]?.records ?? [:] } }
+
+    func openTree(_ id: UInt64, _ store: String) -> OpenTree? {
         state.withLock { stores in stores[store]?.records[id]?.open }
     }
 
-    private func insert(_ record: Record, _ store: String) {
+    func insert(_ record: Record, _ store: String) {
         state.withLock { stores in stores[store, default: StoreTrees()].records[record.claim.id] = record }
     }
 
-    private func remove(_ id: UInt64, _ store: String) {
+    func remove(_ id: UInt64, _ store: String) {
         state.withLock { stores in stores[store]?.records[id] = nil }
     }
 
     /// nil when there is no such tree (any more).
     @discardableResult
-    private func update<Result: Sendable>(
+    func update<Result: Sendable>(
         _ id: UInt64, _ store: String, _ change: (inout Record) -> Result
     ) -> Result? {
         state.withLock { stores -> Result? in
@@ -365,7 +394,7 @@ package final class TreeRegistry: Sendable {
         } ?? false
     }
 
-    private func exclusively<Result: Sendable>(
+    func exclusively<Result: Sendable>(
         _ store: String, _ range: KeyGroupRange, _ body: () async -> Result
     ) async -> Result {
         let ticket = Mutex<RangeQueue.Ticket?>(nil)

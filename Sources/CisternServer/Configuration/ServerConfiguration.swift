@@ -1,5 +1,7 @@
 // What a state server can be told, and which combinations cannot work. The texts and names are in `ServerOption`.
 
+package import CisternLogProtocol
+internal import CisternMetadata
 internal import CisternPrimitives
 package import CisternSnapshotStoreS3
 internal import CisternTransport
@@ -12,6 +14,14 @@ package enum LogRule: String, Sendable, CaseIterable {
     case buffered
     /// At once: after a crash, restore from a checkpoint.
     case off
+}
+
+/// Where what was acknowledged is.
+package enum Durability: String, Sendable, CaseIterable {
+    /// On this server's disk.
+    case local
+    /// On log nodes and in the snapshot store: another server can go on when this one is gone with its disk.
+    case replicated
 }
 
 package struct ServerConfiguration: Equatable, Sendable {
@@ -48,6 +58,16 @@ package struct ServerConfiguration: Equatable, Sendable {
     /// Empty: snapshots stay in the data directory.
     package var snapshotStore = ""
     package var s3 = S3Settings()
+    package var durability = Durability.local
+    /// Members of the etcd cluster with the log nodes' metadata, `HOST:PORT`.
+    package var etcd: [String] = []
+    /// PEM files; empty: etcd is spoken to without TLS.
+    package var etcdAuthorities = ""
+    package var etcdCertificate = ""
+    package var etcdKey = ""
+    package var cluster = MetadataKeys.clusterNameDefault
+    /// Log nodes of a log: those that an entry goes to, and those that must have it.
+    package var logQuorum = "3/2"
 
     package init() {}
 
@@ -56,7 +76,8 @@ package struct ServerConfiguration: Equatable, Sendable {
         if dataDirectory.isEmpty {
             return "no data directory is given: set it with --data DIR, CISTERN_DATA or \"data = DIR\" in the file"
         }
-        return securityProblem() ?? listenProblem() ?? adminProblem() ?? storeProblem() ?? sizesProblem()
+        return securityProblem() ?? listenProblem() ?? adminProblem() ?? storeProblem() ?? durabilityProblem()
+            ?? sizesProblem()
     }
 
     private func storeProblem() -> String? {
@@ -75,6 +96,44 @@ package struct ServerConfiguration: Equatable, Sendable {
                 "snapshot_store \"\(snapshotStore)\" is in the data directory: what destroys the one would destroy the other"
         }
         return nil
+    }
+
+    private func durabilityProblem() -> String? {
+        if logQuorumSizes == nil {
+            return
+                "log_quorum \"\(logQuorum)\" is not COPIES/ACKNOWLEDGED such as 3/2: both count from 1, the second is at most the "
+                + "first, and \(QuorumSizes.ensembleMax) is the most"
+        }
+        if !MetadataKeys.isClusterName(cluster) {
+            return "cluster \"\(cluster)\" is not 1 to \(MetadataKeys.clusterNameBytesMax) letters, digits, -, _ and ."
+        }
+        for text in etcd {
+            guard case .tcp = ListenAddress(text) else { return "etcd \"\(text)\" is not HOST:PORT" }
+        }
+        if etcdCertificate.isEmpty != etcdKey.isEmpty {
+            let (given, missing) =
+                etcdKey.isEmpty ? ("etcd_certificate", "etcd_key") : ("etcd_key", "etcd_certificate")
+            return "\(given) is given and \(missing) is not: etcd asks for both"
+        }
+        if !etcdCertificate.isEmpty && etcdAuthorities.isEmpty {
+            return "etcd_certificate is given without etcd_authorities: certificates are shown over TLS only"
+        }
+        guard durability == .replicated else { return nil }
+        if snapshotStore.isEmpty {
+            return
+                "durability is replicated and snapshot_store is empty: what is older than the log is taken from there"
+        }
+        if log == .off { return "durability is replicated and log is off: give log = buffered or synced" }
+        return nil
+    }
+
+    /// nil when the text is none.
+    package var logQuorumSizes: QuorumSizes? {
+        let parts = logQuorum.split(separator: "/", omittingEmptySubsequences: false).map { Int($0) }
+        guard parts.count == 2, let copies = parts[0], let acknowledged = parts[1], acknowledged >= 1,
+            acknowledged <= copies, copies <= QuorumSizes.ensembleMax
+        else { return nil }
+        return QuorumSizes(ensemble: copies, write: copies, ack: acknowledged)
     }
 
     private func securityProblem() -> String? {

@@ -168,6 +168,37 @@ extension ServerOption {
             "s3_authorities", \.s3.authorities,
             "PEM file of who may sign the certificate of s3_endpoint; without it the system's authorities"),
         ServerOption(
+            key: "durability", kind: .choice,
+            summary:
+                "where what was acknowledged is: local (this server's disk) or replicated (log nodes and the snapshot store)",
+            text: { $0.durability.rawValue },
+            apply: { configuration, text in
+                guard let value = Durability(rawValue: text) else { return false }
+                configuration.durability = value
+                return true
+            }),
+        ServerOption(
+            key: "etcd", kind: .addresses,
+            summary: "members of the etcd cluster with the log nodes' metadata, HOST:PORT; for durability = replicated",
+            text: { $0.etcd.joined(separator: ", ") },
+            apply: { configuration, text in
+                configuration.etcd = commaSeparated(text)
+                return true
+            }),
+        .path(
+            "etcd_authorities", \.etcdAuthorities,
+            "PEM file of who may sign etcd's certificates; when it is given, etcd is spoken to over TLS"),
+        .path("etcd_certificate", \.etcdCertificate, "PEM file of the certificate that is shown to etcd"),
+        .path("etcd_key", \.etcdKey, "PEM file of its private key"),
+        .string(
+            "cluster", .text, \.cluster,
+            "which cluster of log nodes in etcd: 1 to 64 letters, digits, -, _ and .; keys begin with cistern/ and this"
+        ),
+        .string(
+            "log_quorum", .text, \.logQuorum,
+            "COPIES/ACKNOWLEDGED: to how many log nodes a write goes, and how many must have it; for durability = replicated"
+        ),
+        ServerOption(
             key: "log_level", kind: .choice,
             summary: "least level that is logged to stderr: trace, debug, info, notice, warning, error or critical",
             text: { $0.logLevel },

@@ -34,7 +34,7 @@ extension ServerSession {
         perform(header) { [core] in
             let store: CatalogStore
             switch await core.change(
-                attempt: attempt,
+                message.store, attempt: attempt, refreshes: true,
                 { state throws(CatalogRefusal) in
                     try state.ensureStore(message.store, keyGroupCount: Int(message.keyGroupCount))
                 })
@@ -52,7 +52,8 @@ extension ServerSession {
             }
             let result = await core.registry.attach(
                 request, store: core.catalog.store(named: store.name) ?? store, from: snapshots, for: attachment,
-                attempt: attempt)
+                attempt: attempt
+            ) { handles in await core.bring(handles, of: store.name, attempt: attempt, uploads: false) }
             return result.map { attached in
                 ControlMessage.encode(
                     AttachAnswer.make(attached, handle, core.catalog.store(named: store.name) ?? store))
@@ -119,7 +120,7 @@ extension ServerSession {
         }
         let store = tree.store
         perform(header) { [self, core] in
-            let result = await core.change(attempt: attempt) { state throws(CatalogRefusal) in
+            let result = await core.change(store, attempt: attempt) { state throws(CatalogRefusal) in
                 try state.register(
                     store: store, state: asked.name, kind: kind, ttlMilliseconds: asked.ttlMilliseconds)
             }
@@ -180,7 +181,7 @@ extension ServerSession {
         let store = tree.store
         perform(header) { [core] in
             let result = await core.change(
-                attempt: "put a dictionary for state \(message.stateID) of store \"\(store)\""
+                store, attempt: "put a dictionary for state \(message.stateID) of store \"\(store)\""
             ) { state throws(CatalogRefusal) in
                 try state.addDictionary(store: store, stateID: message.stateID, bytes: message.dictionaryBytes)
             }
@@ -222,8 +223,10 @@ extension ServerSession {
         let arrival = core.time.monotonicNanoseconds
         let checkpoint = message.checkpoint
         tree.tree.snapshot(checkpoint: checkpoint) { [self] result in
-            core.note(checkpoint, of: tree, since: arrival, result)
-            executor.execute { self.answerSnapshot(header, result, attempt: attempt) }
+            core.replicate(result, of: tree) { [self] result in
+                core.note(checkpoint, of: tree, since: arrival, result)
+                executor.execute { self.answerSnapshot(header, result, attempt: attempt) }
+            }
         }
     }
 
@@ -251,11 +254,21 @@ extension ServerSession {
             return refuse(
                 header, Refusal(.noSuchSnapshot, "\(attempt): \"\(foreign)\" is not a handle of this store"))
         }
-        // Answered when the records are gone, so that what was released does not come back after a crash; their files go in
-        // the background.
-        core.engine.releaseSnapshots(message.handles) { [self] released in
-            core.remote?.uploads.released(message.handles)
-            let reply = Cistern_V1_ReleaseSnapshotReply.with { $0.released = UInt32(clamping: released) }
+        guard core.replication != nil else { return release(message.handles, held: 0, header) }
+        Task { [self] in
+            let free = await core.registry.release(message.handles, store: message.store)
+            let held = message.handles.count - free.count
+            executor.execute { self.release(free, held: held, header) }
+        }
+    }
+
+    /// Answered when the records are gone, so that what was released does not come back after a crash; their files go in the
+    /// background.
+    /// - Parameter held: those that a tree still needs, and that go with its need.
+    private func release(_ handles: [String], held: Int, _ header: FrameHeader) {
+        core.engine.releaseSnapshots(handles) { [self] released in
+            core.remote?.uploads.released(handles)
+            let reply = Cistern_V1_ReleaseSnapshotReply.with { $0.released = UInt32(clamping: released + held) }
             executor.execute { self.answer(header, ControlMessage.encode(reply)) }
         }
     }
@@ -358,6 +371,20 @@ enum AttachAnswer {
 }
 
 extension ServerCore {
+    /// Writes a snapshot of a replicated tree into its log.
+    fileprivate func replicate(
+        _ result: Result<SnapshotInfo, EngineError>, of tree: SessionTree,
+        completion: @escaping @Sendable (Result<SnapshotInfo, EngineError>) -> Void
+    ) {
+        guard let ownership = tree.ownership, case .success(let info) = result,
+            let record = engine.snapshotRecord(info.handle)
+        else { return completion(result) }
+        let snapshot = ReplicatedSnapshot(
+            handle: info.handle, checkpoint: record.checkpoint, progress: record.progress,
+            createdMilliseconds: record.createdMilliseconds)
+        ownership.note(snapshot) { written in completion(written.map { info }) }
+    }
+
     fileprivate func note(
         _ checkpoint: UInt64, of tree: SessionTree, since arrival: UInt64, _ result: Result<SnapshotInfo, EngineError>
     ) {
@@ -373,22 +400,6 @@ extension ServerCore {
                 finishedMilliseconds: time.wallMilliseconds,
                 microseconds: (time.monotonicNanoseconds - arrival) / 1000, bytes: info?.bytes ?? 0,
                 newBytes: info?.newBytes ?? 0, failure: failure))
-    }
-
-    /// A durable change of the catalog. One that changes nothing is answered without leaving the caller's thread.
-    func change<Value: Sendable>(
-        attempt: String, _ change: @escaping @Sendable (inout CatalogState) throws(CatalogRefusal) -> Value
-    ) async -> Result<Value, Refusal> {
-        if let known = catalog.unchanged(by: change) { return .success(known) }
-        let result = await lane.run { [catalog] () -> Result<Value, CatalogError> in
-            do throws(CatalogError) {
-                return .success(try catalog.change(change))
-            } catch {
-                return .failure(error)
-            }
-        }
-        guard let result else { return .failure(.draining(attempt)) }
-        return result.mapError { Refusal($0, attempt: attempt) }
     }
 
     /// The snapshots that make up a range: each known, none missing, none twice.

@@ -47,6 +47,8 @@ package struct Refusal: Error, Equatable, Sendable {
             self.init(.notAttached, "\(attempt): \(tree) was closed")
         case .unsupported(let detail):
             self.init(.badMessage, "\(attempt): \(detail)")
+        case .logLost(let detail):
+            self.init(.notAttached, "\(attempt): the tree's log failed: \(detail); attach again")
         }
     }
 

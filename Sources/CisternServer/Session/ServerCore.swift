@@ -19,14 +19,18 @@ package final class ServerCore: Sendable {
     package let checkpoints = CheckpointHistory()
     /// nil: snapshots stay in the data directory.
     package let remote: RemoteSnapshots?
+    /// nil: trees live on this server's disk only.
+    package let replication: Replication?
     /// Set once, when the server drains. Relaxed: a session that sees it late takes one more attach, which is then closed.
     private let draining = Atomic(false)
 
     package init(
         engine: Engine, catalog: Catalog, registry: TreeRegistry, time: any TimeSource, logger: Logger,
-        lane: BlockingLane, requestCounters: [RequestCounters], remote: RemoteSnapshots? = nil
+        lane: BlockingLane, requestCounters: [RequestCounters], remote: RemoteSnapshots? = nil,
+        replication: Replication? = nil
     ) {
         self.remote = remote
+        self.replication = replication
         self.engine = engine
         self.catalog = catalog
         self.registry = registry

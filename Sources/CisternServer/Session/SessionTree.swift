@@ -11,15 +11,19 @@ package final class SessionTree: @unchecked Sendable {
     package let range: KeyGroupRange
     package let epoch: UInt64
     package let attachment: Attachment
+    /// nil: its log is local.
+    let ownership: TreeOwnership?
     /// First bytes a key of the range may have, and the first that are behind it: key groups are big-endian in front of keys.
     package let lowest: [UInt8]
     package let end: [UInt8]
     /// Answers to writes that are held back.
     package let pace = WritePace()
 
-    package init(
-        tree: Tree, id: UInt64, store: String, range: KeyGroupRange, epoch: UInt64, attachment: Attachment
+    init(
+        tree: Tree, id: UInt64, store: String, range: KeyGroupRange, epoch: UInt64, attachment: Attachment,
+        ownership: TreeOwnership?
     ) {
+        self.ownership = ownership
         self.tree = tree
         self.id = id
         self.store = store

@@ -90,7 +90,8 @@ package enum SnapshotStoreAddress: Equatable, Sendable {
 extension ServerCore {
     /// Makes snapshots that are only in the store ones of this server, with the states and dictionaries they need.
     /// Handles of another store are left to whoever looks for them here: the writer may have no right to that store.
-    func bring(_ handles: [String], of store: String, attempt: String) async -> Refusal? {
+    /// - Parameter uploads: they go to this server's place in the store too.
+    func bring(_ handles: [String], of store: String, attempt: String, uploads: Bool = true) async -> Refusal? {
         guard let remote else { return nil }
         for handle in handles where handle.hasPrefix(store + "/") && engine.snapshotRecord(handle) == nil {
             let found: FoundManifest
@@ -104,7 +105,7 @@ extension ServerCore {
                 found.manifest.catalog, of: handle, location: remote.store.location, attempt: attempt)
             if case .failure(let refusal) = adopted { return refusal }
             if case .failure(let error) = await remote.bring(found) { return Refusal(error, attempt: attempt) }
-            remote.uploads.taken(handle)
+            if uploads { remote.uploads.taken(handle) }
         }
         return nil
     }
@@ -115,7 +116,9 @@ extension ServerCore {
         do throws(CorruptionError) {
             let brought = try CatalogFormat.decode(bytes, source: "the catalog with snapshot \(handle) in \(location)")
             for store in brought.stores {
-                let result = await change(attempt: attempt) { state throws(CatalogRefusal) in try state.adopt(store) }
+                let result = await change(store.name, attempt: attempt) { state throws(CatalogRefusal) in
+                    try state.adopt(store)
+                }
                 if case .failure(let refusal) = result { return .failure(refusal) }
             }
             return .success(())

@@ -1,0 +1,102 @@
+// What a server's settings say about replication, made into what it needs; and the mark that its data directory gets.
+
+internal import CisternChangelog
+internal import CisternFileSystem
+package import CisternLogProtocol
+package import CisternMetadata
+internal import CisternMetadataEtcd
+package import CisternTransport
+internal import Logging
+internal import NIOCore
+
+/// Log nodes where their registrations in metadata say that they are.
+package struct RegisteredLogNodes: LogNodeAddresses {
+    private let records: RecordStore
+    private let keys: MetadataKeys
+
+    package init(_ store: any MetadataStore, keys: MetadataKeys) {
+        records = RecordStore(store)
+        self.keys = keys
+    }
+
+    package func endpoint(of node: LogNodeID) async -> Endpoint? {
+        do throws(MetadataError) {
+            return try await records.get(LogNodeRegistration.self, keys.node(node)).flatMap {
+                Endpoint($0.value.address)
+            }
+        } catch {
+            // As a node that nobody knows: it is asked for again.
+            return nil
+        }
+    }
+}
+
+extension ReplicationServices {
+    /// What the settings ask for; nil when logs are local.
+    /// - Parameter metadata: another metadata store than etcd.
+    init?(
+        _ configuration: ServerConfiguration, _ metadata: (any MetadataStore)?, group: any EventLoopGroup,
+        logger: Logger
+    ) throws(ServerStartError) {
+        guard configuration.durability == .replicated, let sizes = configuration.logQuorumSizes else { return nil }
+        let store: any MetadataStore
+        if let metadata { store = metadata } else { store = try ReplicationServices.etcd(configuration, group) }
+        let keys = MetadataKeys(cluster: configuration.cluster)
+        let logs = LedgerStore(store, keys: keys) { error in
+            logger.warning("the metadata store did not answer as it should", metadata: ["error": "\(error)"])
+        }
+        var options = ChangelogOptions()
+        options.sizes = sizes
+        self.init(
+            metadata: store, keys: keys, logs: logs,
+            client: LedgerClient(group: group, addresses: RegisteredLogNodes(store, keys: keys), metadata: logs),
+            options: options)
+    }
+
+    private static func etcd(
+        _ configuration: ServerConfiguration, _ group: any EventLoopGroup
+    ) throws(ServerStartError) -> any MetadataStore {
+        var options = EtcdOptions(endpoints: configuration.etcd.compactMap { Endpoint($0) })
+        if !configuration.etcdAuthorities.isEmpty {
+            let (certificate, key) = (configuration.etcdCertificate, configuration.etcdKey)
+            do throws(TLSError) {
+                options.tls = try ClientTLS(
+                    trustedCertificates: configuration.etcdAuthorities,
+                    certificate: certificate.isEmpty ? nil : certificate, key: key.isEmpty ? nil : key, serverName: nil)
+            } catch {
+                throw ServerStartError(description: "TLS to etcd: \(error)")
+            }
+        }
+        return EtcdMetadataStore(options: options, group: group)
+    }
+}
+
+/// Says in a data directory that its trees' logs are replicated: such a tree must not be opened without its log, nor one without
+/// a log as if it had one.
+enum ReplicatedDirectory {
+    static let fileName = "REPLICATED"
+    private static let text = "cistern replicated 1\n"
+
+    /// Marks a directory that is new, and compares one that is not. Blocks.
+    /// - Parameter isNew: it holds no tree and no snapshot.
+    static func check(
+        _ directory: String, isReplicated: Bool, isNew: Bool, _ fileSystem: any FileSystem
+    ) throws(ServerStartError) {
+        do throws(FileError) {
+            let isMarked = try fileSystem.exists(directory + "/" + fileName)
+            if isMarked == isReplicated { return }
+            if isNew && isReplicated {
+                return try AtomicFile.write(Array(text.utf8), to: fileName, in: directory, fileSystem: fileSystem)
+            }
+            if isNew { return try fileSystem.remove(directory + "/" + fileName) }
+        } catch {
+            throw ServerStartError(description: "cannot read or mark the data directory: \(error)")
+        }
+        let (was, asked) = isReplicated ? ("local", "replicated") : ("replicated", "local")
+        throw ServerStartError(
+            description:
+                "the data directory \(directory) holds trees of durability \(was), and the setting says \(asked): start with "
+                + "durability = \(was), or take a checkpoint, start on a new data directory and restore it from the "
+                + "snapshot store")
+    }
+}

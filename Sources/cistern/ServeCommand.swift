@@ -52,6 +52,7 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: "How long a tree stays open without a connection.") var idleTree: String?
     @Option(help: "Where snapshots are uploaded to: file:///PATH or s3://BUCKET/PREFIX.") var snapshotStore: String?
     @OptionGroup var s3: S3Flags
+    @OptionGroup var replication: ReplicationFlags
     @Option(help: "Least level that is logged to stderr.") var logLevel: String?
 
     /// Key and texts of every flag that was given, for the loader.
@@ -69,7 +70,7 @@ struct ServeCommand: AsyncParsableCommand {
                 ("frame_bytes_max", frameBytesMax),
                 ("connection_requests_max", connectionRequestsMax), ("connection_bytes_max", connectionBytesMax),
                 ("drain", drain), ("idle_tree", idleTree), ("snapshot_store", snapshotStore), ("log_level", logLevel),
-            ] + s3.settings
+            ] + s3.settings + replication.settings
         return [("listen", listen)] + single.map { ($0.0, $0.1.map { [$0] } ?? []) }
     }
 

@@ -163,6 +163,32 @@ import Testing
         }
     }
 
+    @Test func aWriterTakesANodeThatCameAfterTheLoss() async throws {
+        try await RepairCluster.with(3) { cluster in
+            let store = cluster.store
+            let writer = try await cluster.create { await store.writableNodes() }
+            var count = 0
+            func append() async throws {
+                try await writer.acknowledged(try await writer.append(body(count)))
+                count += 1
+            }
+            try await append()
+            try await cluster.lose(1)
+            for _ in 0..<10 { try await append() }
+            try await cluster.add(4)
+            try await until {
+                try await append()
+                return try await cluster.ledger(writer.ledger).lastFragment.ensemble == nodes(4, 2, 3)
+            }
+            let context = cluster.context()
+            try await cluster.repairAll(context)
+            #expect(try await cluster.queue(context).isEmpty)
+            try await writer.close()
+            try await cluster.lose(2)
+            try await cluster.check(writer.ledger, has: count)
+        }
+    }
+
     @Test func anOpenLedgerIsClosedOnlyWhenNothingMovesInIt() async throws {
         try await RepairCluster.with(4) { cluster in
             // It knows of no other node, and goes on with two.

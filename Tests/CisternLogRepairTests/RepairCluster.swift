@@ -135,6 +135,7 @@ final class RepairCluster {
         options.idleInterval = .milliseconds(5)
         options.readerInterval = .milliseconds(20)
         options.patience = .milliseconds(500)
+        options.candidatesInterval = .zero
         options.reconnectDelayMin = .milliseconds(5)
         options.reconnectDelayMax = .milliseconds(50)
         client = LedgerClient(group: testGroup, addresses: addresses, metadata: store, options: options)
@@ -190,11 +191,13 @@ final class RepairCluster {
     // MARK: Ledgers
 
     func create(
-        _ sizes: (Int, Int, Int) = (3, 3, 2), on ensemble: [LogNodeID] = nodes(1, 2, 3), candidates: [LogNodeID] = []
+        _ sizes: (Int, Int, Int) = (3, 3, 2), on ensemble: [LogNodeID] = nodes(1, 2, 3), candidates: [LogNodeID] = [],
+        moreCandidates: LedgerWriterCandidates? = nil
     ) async throws -> LedgerWriterHandle {
         let sizes = QuorumSizes(ensemble: sizes.0, write: sizes.1, ack: sizes.2)
         let made = try await store.createLedger(sizes: sizes, ensemble: ensemble)
-        return await client.openWriter(made.ledger, metadata: made.metadata, candidates: candidates)
+        return await client.openWriter(
+            made.ledger, metadata: made.metadata, candidates: candidates, moreCandidates: moreCandidates)
     }
 
     /// A closed ledger of so many entries.

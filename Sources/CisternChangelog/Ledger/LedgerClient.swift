@@ -8,6 +8,9 @@ package import CisternPrimitives
 package import NIOCore
 internal import Synchronization
 
+/// Nodes that take entries, the best in front.
+package typealias LedgerWriterCandidates = @Sendable () async -> [LogNodeID]
+
 package final class LedgerClient: Sendable {
     let group: any EventLoopGroup
     private let addresses: any LogNodeAddresses
@@ -27,9 +30,12 @@ package final class LedgerClient: Sendable {
     }
 
     /// The writer of a ledger that this process has created and nobody has written to.
-    /// - Parameter candidates: nodes that may take the place of failed ones, the best in front.
+    /// - Parameters:
+    ///   - candidates: nodes that may take the place of failed ones, the best in front.
+    ///   - moreCandidates: asked for them again while a node fails, because nodes come and go. An empty answer changes nothing.
     package func openWriter(
-        _ ledger: LedgerID, metadata found: Versioned<LedgerMetadata>, candidates: [LogNodeID]
+        _ ledger: LedgerID, metadata found: Versioned<LedgerMetadata>, candidates: [LogNodeID],
+        moreCandidates: LedgerWriterCandidates? = nil
     ) async -> LedgerWriterHandle {
         let machine = LedgerWriter(
             ledger: ledger, metadata: found, candidates: candidates, windowBytes: options.windowBytes)
@@ -37,7 +43,8 @@ package final class LedgerClient: Sendable {
             ledger: ledger, next: machine.nextEntry, windowBytes: options.windowBytes,
             windowEntries: options.windowEntries)
         let host = await onLoop { [metadata] connections in
-            let host = LedgerWriterHost(machine, queue: queue, connections: connections, service: metadata)
+            let host = LedgerWriterHost(
+                machine, queue: queue, connections: connections, service: metadata, moreCandidates: moreCandidates)
             return NIOLoopBound(host, eventLoop: connections.eventLoop)
         }
         queue.open(host)

@@ -14,6 +14,8 @@ package struct LedgerClientOptions: Sendable {
     package var reconnectDelayMax: TimeAmount = .seconds(2)
     /// After trouble with a node or with metadata, what is stuck is tried again after this.
     package var retryInterval: TimeAmount = .seconds(1)
+    /// Between two questions of a writer in trouble which nodes there are by now.
+    package var candidatesInterval: TimeAmount = .seconds(10)
     /// A writer that sent nothing for so long tells readers its last add confirmed.
     package var idleInterval: TimeAmount = .milliseconds(50)
     /// A reader that got nothing for so long asks elsewhere too, and looks at metadata when it waits at the end.

@@ -23,6 +23,10 @@ final class LedgerWriterHost: LogNodeCaller {
     /// Of nodes whose last answer was one.
     private var refusals: [LogNodeID: NodeRefusal] = [:]
 
+    private let moreCandidates: LedgerWriterCandidates?
+    private var isAskingForCandidates = false
+    private var candidatesAsked = NIODeadline.uptimeNanoseconds(0)
+
     private var retryTask: Scheduled<Void>?
     private var idleTask: Scheduled<Void>?
     /// Adds went out since the idle timer was set.
@@ -30,8 +34,9 @@ final class LedgerWriterHost: LogNodeCaller {
 
     init(
         _ machine: LedgerWriter, queue: LedgerWriterQueue, connections: LogNodeConnections,
-        service: any LedgerMetadataService
+        service: any LedgerMetadataService, moreCandidates: LedgerWriterCandidates?
     ) {
+        self.moreCandidates = moreCandidates
         self.machine = machine
         self.queue = queue
         self.connections = connections
@@ -166,8 +171,25 @@ final class LedgerWriterHost: LogNodeCaller {
             self.retryTask = nil
             if self.isDone { return }
             self.queue.note(trouble: self.causes())
+            self.askForCandidates()
             self.machine.retry(into: &self.actions)
             self.carryOut()
+        }
+    }
+
+    private func askForCandidates() {
+        guard let moreCandidates, !isAskingForCandidates, .now() >= candidatesAsked + options.candidatesInterval else {
+            return
+        }
+        isAskingForCandidates = true
+        candidatesAsked = .now()
+        let host = bound()
+        Task {
+            let nodes = await moreCandidates()
+            host.eventLoop.execute {
+                host.value.isAskingForCandidates = false
+                if !nodes.isEmpty { host.value.setCandidates(nodes) }
+            }
         }
     }
 

@@ -35,7 +35,8 @@ package actor Changelog {
             name: name, attempt: attempt, client: client, metadata: metadata, options: options
         ).run()
         let writer = await client.openWriter(
-            taken.ledger, metadata: taken.metadata, candidates: await metadata.writableNodes())
+            taken.ledger, metadata: taken.metadata, candidates: await metadata.writableNodes(),
+            moreCandidates: { await metadata.writableNodes() })
         return Changelog(name, attempt, client, metadata, options, taken.list, writer)
     }
 
@@ -192,7 +193,9 @@ package actor Changelog {
     /// The new ledger is in the list: what is appended from now on goes there.
     private func write(to ledger: LedgerID) async {
         guard let made = created.removeValue(forKey: ledger) else { return }
-        let next = await client.openWriter(ledger, metadata: made, candidates: await metadata.writableNodes())
+        let next = await client.openWriter(
+            ledger, metadata: made, candidates: await metadata.writableNodes(),
+            moreCandidates: { [metadata] in await metadata.writableNodes() })
         let old = writer
         closing[old.ledger] = old
         writer = next

@@ -28,6 +28,12 @@ package protocol FileSystem: Sendable {
     func syncDirectory(_ path: String) throws(FileError)
     /// Takes the lock file for this process until the returned object is released; fails at once when another holds it.
     func lock(_ path: String) throws(FileError) -> any DirectoryLock
+    /// Bytes that this process may still write to the file system of a directory; nil when that is not known.
+    func availableBytes(_ path: String) -> UInt64?
+}
+
+extension FileSystem {
+    package func availableBytes(_ path: String) -> UInt64? { nil }
 }
 
 /// Append only. Owned by one thread at a time.

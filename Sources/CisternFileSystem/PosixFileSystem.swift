@@ -132,6 +132,12 @@ package struct PosixFileSystem: FileSystem {
         }
         return PosixDirectoryLock(descriptor: descriptor)
     }
+
+    package func availableBytes(_ path: String) -> UInt64? {
+        var facts = statvfs()
+        guard unsafe statvfs(path, &facts) == 0 else { return nil }
+        return UInt64(facts.f_bavail) * UInt64(facts.f_frsize)
+    }
 }
 
 private func readFully(_ file: any RandomReadFile, into bytes: inout [UInt8]) throws(FileError) {

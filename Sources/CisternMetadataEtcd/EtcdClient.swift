@@ -28,6 +28,8 @@ final class EtcdClient: Sendable {
         /// Index of the member that is asked first.
         var current = 0
         var idle: [EtcdConnection] = []
+        /// Connections are not kept any more.
+        var isClosed = false
     }
 
     let options: EtcdOptions
@@ -39,8 +41,16 @@ final class EtcdClient: Sendable {
         self.group = group
     }
 
-    deinit {
-        for connection in state.withLock({ $0.idle }) { connection.close() }
+    deinit { close() }
+
+    /// Idempotent. Calls go on, each with a connection of its own.
+    func close() {
+        let idle = state.withLock { state in
+            state.isClosed = true
+            defer { state.idle = [] }
+            return state.idle
+        }
+        for connection in idle { connection.close() }
     }
 
     /// - Parameter isRepeatable: doing it twice is the same as doing it once.
@@ -180,7 +190,7 @@ final class EtcdClient: Sendable {
             return connection.close()
         }
         let isKept = state.withLock { state in
-            guard state.idle.count < EtcdClient.idleConnectionsMax else { return false }
+            guard !state.isClosed, state.idle.count < EtcdClient.idleConnectionsMax else { return false }
             state.idle.append(connection)
             return true
         }

@@ -18,6 +18,9 @@ package final class EtcdMetadataStore: MetadataStore {
         client = EtcdClient(options: options, group: group)
     }
 
+    /// Closes the connections that are kept, before their event loops end. Idempotent.
+    package func close() { client.close() }
+
     // MARK: Keys
 
     package func create(

@@ -123,6 +123,79 @@ import Testing
         #expect(node.read(0, count: Int(id))?.answers.count == Int(id))
     }
 
+    @Test func theReserveOfTheDiskIsLeftToRecovery() throws {
+        let node = NodeHarness()
+        node.disk.capacityBytes = 256 << 10
+        node.reserveBytes = 128 << 10
+        try node.start()
+        node.run()
+        var next: Int64 = 0
+        while node.add(next, body(next, count: 1000)) == .some(nil), next < 1_000 { next += 1 }
+        #expect(next > 50 && node.add(next, [1]) == .some(.readOnly))
+        #expect(node.status.isReadOnly)
+        // Far from full, so recovery goes on.
+        for id in next..<next + 50 { #expect(node.add(id, body(id, count: 1000), recovery: true) == .some(nil)) }
+        #expect(node.fence()?.isFenced == true)
+    }
+
+    @Test func everythingIsReadAgainFromTimeToTimeAtABoundedSpeed() throws {
+        let node = NodeHarness()
+        node.scrubMilliseconds = 3_600_000
+        // A segment of 16 KiB takes a second.
+        node.scrubBytesPerSecond = 16 << 10
+        try node.start()
+        for id in 0..<200 { _ = node.add(Int64(id), body(Int64(id), count: 1000)) }
+        node.run()
+        let segments = node.status.segments
+        #expect(segments > 10 && node.status.journal.scrubs == 0)
+        node.scheduler.advance(milliseconds: 3_600_000)
+        node.run()
+        #expect((1...40).contains(node.status.journal.scrubbedEntries))
+        for _ in 0..<segments {
+            node.scheduler.advance(milliseconds: 1_000)
+            node.run()
+        }
+        #expect(node.status.journal.scrubs == 1)
+        #expect(node.status.journal.scrubbedEntries > 150)
+        #expect(node.status.journal.damagedEntries == 0)
+        for _ in 0..<2 {
+            node.scheduler.advance(milliseconds: 3_700_000)
+            for _ in 0..<segments {
+                node.run()
+                node.scheduler.advance(milliseconds: 1_000)
+            }
+        }
+        #expect(node.status.journal.scrubs >= 2)
+    }
+
+    @Test func whoWaitsForNewsIsAnsweredWhenTheNodeIsAboutToStop() throws {
+        let node = NodeHarness()
+        try node.start()
+        #expect(node.add(0, [1]) == .some(nil))
+        func wait() -> UInt64 { node.send(.readLAC(ReadLACRequest(ledger: ledger, fence: false, newerThan: entry(0)))) }
+        let before = wait()
+        node.run()
+        #expect(node.client[before] == nil)
+        node.host.releaseWaiters()
+        let after = wait()
+        node.run()
+        #expect(node.client[before] != nil && node.client[after] != nil)
+        #expect(node.status.unanswered == 0)
+    }
+
+    @Test func requestsAndRefusalsAreCounted() throws {
+        let node = NodeHarness()
+        try node.start()
+        #expect(node.add(0, body(0)) == .some(nil))
+        _ = node.read(0)
+        _ = node.fence()
+        #expect(node.add(1, body(1)) == .some(.fenced))
+        let counts = node.status.requests
+        #expect(counts.adds == 2 && counts.addBytes == 200 && counts.reads == 1 && counts.lacReads == 1)
+        #expect(counts.refusals == [.fenced: 1])
+        #expect(node.status.journal.syncLatency.reduce(0, +) == node.status.journal.syncs)
+    }
+
     @Test func aFailedSyncPromisesNothingAndReadsGoOn() throws {
         let node = NodeHarness()
         try node.start()

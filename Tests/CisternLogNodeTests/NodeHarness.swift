@@ -32,6 +32,9 @@ final class NodeHarness {
     let ledgers = Guarded<Set<LedgerID>?>([ledger])
     var segmentBytes = 16 << 10
     var rewriteBelow = 0.0
+    var reserveBytes: UInt64 = 0
+    var scrubMilliseconds: UInt64 = 0
+    var scrubBytesPerSecond: UInt64 = 0
     private var nextCall: UInt64 = 0
     private var wasStarted = false
 
@@ -45,13 +48,17 @@ final class NodeHarness {
         var journal = JournalOptions(directory: "/node", node: LogNodeID(node), cluster: 42)
         journal.segmentBytes = segmentBytes
         journal.rewriteBelow = rewriteBelow
+        journal.reserveBytes = reserveBytes
         let lanes = JournalLanes(
             writer: scheduler.makeLane(), reader: scheduler.makeLane(), keeper: scheduler.makeLane())
         let metadata = LogNodeMetadata(
             highestLedger: { [ledgers] answer in answer(ledgers.withLock { $0?.max() }) },
             exists: { [ledgers] ledger, answer in answer(ledgers.withLock { $0.map { $0.contains(ledger) } }) })
+        var options = LogNodeOptions(journal: journal, isNew: isNew ?? !wasStarted)
+        options.scrubMilliseconds = scrubMilliseconds
+        options.scrubBytesPerSecond = scrubBytesPerSecond
         host = try LogNodeHost(
-            LogNodeOptions(journal: journal, isNew: isNew ?? !wasStarted), fileSystem: disk, lanes: lanes,
+            options, fileSystem: disk, lanes: lanes,
             lane: scheduler.makeLane(), metadata: metadata)
         wasStarted = true
     }

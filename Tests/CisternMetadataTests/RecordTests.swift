@@ -89,6 +89,12 @@ import Testing
             try golden(
                 "ledger-ids", MetadataRecords.encode(LedgerIDCounter(highest: LedgerID(9))), [(8, "highest id 9")])
                 == nil)
+        #expect(
+            try golden("cluster", MetadataRecords.encode(ClusterRecord(number: 0x1122)), [(8, "number")]) == nil)
+        #expect(
+            try golden(
+                "cookie", MetadataRecords.encode(CookieRecord(node: LogNodeID(4), cookie: Array(0..<16))),
+                [(8, "node 4"), (16, "cookie")]) == nil)
     }
 
     private func exercise<Record: MetadataRecord>(_ record: Record) throws {
@@ -121,6 +127,15 @@ import Testing
         try exercise(RecordTests.tree)
         try exercise(CatalogRecord(bytes: [1, 2, 3]))
         try exercise(LedgerIDCounter(highest: LedgerID(9)))
+        try exercise(ClusterRecord(number: 7))
+        try exercise(CookieRecord(node: LogNodeID(4), cookie: Array(0..<16)))
+    }
+
+    @Test func aClusterIsCalledByAPlainWord() {
+        #expect(MetadataKeys(cluster: "eu-1.test").ledgerIDs == "cistern/eu-1.test/ledger-ids")
+        for name in ["", "a/b", "a b", "ä", String(repeating: "a", count: 65)] {
+            #expect(!MetadataKeys.isClusterName(name))
+        }
     }
 
     @Test func aRecordOfAnotherKindIsRefused() throws {

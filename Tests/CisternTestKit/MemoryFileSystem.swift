@@ -311,6 +311,10 @@ package final class MemoryFileSystem: FileSystem, Sendable {
         }
     }
 
+    package func availableBytes(_ path: String) -> UInt64? {
+        state.withLock { $0.capacity > $0.used ? $0.capacity - $0.used : 0 }
+    }
+
     package func lock(_ path: String) throws(FileError) -> any DirectoryLock {
         let taken = state.withLock { $0.locks.insert(path).inserted }
         guard taken else { throw FileError(operation: "lock", path: path, reason: .locked) }

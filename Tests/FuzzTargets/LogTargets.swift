@@ -23,7 +23,8 @@ extension FuzzTarget {
         FuzzTarget(
             name: "journal-deleted", seeds: { [try GoldenFile.bytes("journal-deleted-v1.hex")] }, run: readDeleted),
         FuzzTarget(
-            name: "journal-cookie", seeds: { [try GoldenFile.bytes("journal-cookie-v1.hex")] }, run: readCookie),
+            name: "journal-cookie",
+            seeds: { try (1...2).map { try GoldenFile.bytes("journal-cookie-v\($0).hex") } }, run: readCookie),
     ]
 }
 
@@ -60,7 +61,7 @@ private func readDeleted(_ input: [UInt8]) {
 
 private func readCookie(_ input: [UInt8]) {
     var bytes = input
-    if bytes.count == 32 { setChecksum(&bytes, at: 28, of: 0..<28) }
+    if bytes.count == 32 || bytes.count == 40 { setChecksum(&bytes, at: bytes.count - 4, of: 0..<(bytes.count - 4)) }
     guard let cookie = LogNodeCookie.decode(bytes) else { return }
     guard cookie.encoded() == bytes else { broken("a cookie does not come back from its own encoding") }
 }

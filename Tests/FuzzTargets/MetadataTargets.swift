@@ -10,7 +10,7 @@ extension FuzzTarget {
         FuzzTarget(
             name: "metadata-record",
             seeds: {
-                try ["ledger", "log", "node", "repair", "ledger-ids", "tree", "catalog"].map {
+                try ["ledger", "log", "node", "repair", "ledger-ids", "cluster", "cookie", "tree", "catalog"].map {
                     try GoldenFile.bytes("metadata-\($0)-v1.hex")
                 }
             }, run: readRecord),
@@ -29,6 +29,8 @@ private func readRecord(_ input: [UInt8]) {
     case .node: comeBack(LogNodeRegistration.self, bytes)
     case .repair: comeBack(RepairEntry.self, bytes)
     case .ledgerIDs: comeBack(LedgerIDCounter.self, bytes)
+    case .cluster: comeBack(ClusterRecord.self, bytes)
+    case .cookie: comeBack(CookieRecord.self, bytes)
     case .tree: comeBack(TreeRecord.self, bytes)
     case .catalog: comeBack(CatalogRecord.self, bytes)
     }

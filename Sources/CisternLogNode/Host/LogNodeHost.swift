@@ -32,35 +32,15 @@ package struct LogNodeOptions: Sendable {
     package var isNew: Bool
     /// Between two looks for ledgers that metadata does not have any more.
     package var collectMilliseconds: UInt64 = 60_000
+    /// Between two readings of everything that is stored; 0: only when `scrub` is called.
+    package var scrubMilliseconds: UInt64 = 0
+    /// How fast that is read at most; 0: as fast as the disk is.
+    package var scrubBytesPerSecond: UInt64 = 0
 
     package init(journal: JournalOptions, isNew: Bool) {
         self.journal = journal
         self.isNew = isNew
     }
-}
-
-package struct LogNodeStatus: Sendable {
-    package var ledgers = 0
-    package var segments = 0
-    /// Files that are ready for segments to come.
-    package var preparedSegments = 0
-    package var isReadOnly = false
-    /// Why the journal takes nothing any more; nil while it does.
-    package var failure: JournalError?
-    package var journal = JournalMetrics()
-
-    package init() {}
-}
-
-/// What a node knows to have lost, or may have lost.
-package struct LogNodeLosses: Sendable {
-    /// Goes back to the node with `ledgerRepaired`.
-    package let incarnation: UInt64
-    /// The youngest ledger that is or was in limbo; nil when the node never was.
-    package let limboThrough: LedgerID?
-    package let inLimbo: [LedgerID]
-    /// Entries that the disk does not give back.
-    package let damaged: [LedgerID: EntrySet]
 }
 
 /// `@unchecked Sendable`: its variables are the owner lane's.
@@ -73,15 +53,18 @@ package struct LogNodeLosses: Sendable {
     private let lane: any BackgroundLane
     private let metadata: LogNodeMetadata
     private let lock: any DirectoryLock
+    private let fileSystem: any FileSystem
     private var journal: Journal!
     private var machine = LogNode<Int>()
     private var calls: [Int: Call] = [:]
+    private var counts = LogNodeRequestCounts()
     private var nextToken = 0
     private var answers: [ObjectIdentifier: (client: any LogNodeServiceClient, answers: [LogNodeAnswer])] = [:]
     private var isServing = false
     private var isReadOnly = false
     private var failure: JournalError?
-    private var isStopped = false
+    /// Nobody waits for news here any more.
+    private var isReleasing = false
 
     private struct Call {
         let client: any LogNodeServiceClient
@@ -99,6 +82,7 @@ package struct LogNodeLosses: Sendable {
         self.options = options
         self.lane = lane
         self.metadata = metadata
+        self.fileSystem = fileSystem
         let directory = options.journal.directory
         do throws(FileError) {
             try fileSystem.createDirectory(directory)
@@ -106,8 +90,9 @@ package struct LogNodeLosses: Sendable {
         } catch {
             throw .file(error)
         }
-        let cookie = LogNodeCookie(node: options.journal.node, cluster: options.journal.cluster)
-        try cookie.claim(directory, isNew: options.isNew, fileSystem: fileSystem)
+        try LogNodeCookie.claim(
+            directory, of: options.journal.node, cluster: options.journal.cluster, isNew: options.isNew,
+            fileSystem: fileSystem)
         var replayed = LogNode<Int>()
         let opened = try Journal.open(options.journal, fileSystem: fileSystem, lanes: lanes, ownerLane: lane) {
             replayed.replay($0)
@@ -151,6 +136,7 @@ package struct LogNodeLosses: Sendable {
         }
         machine.setReadOnly(isReadOnly)
         collectLater()
+        scrubLater()
     }
 
     // MARK: LogNodeService
@@ -160,6 +146,7 @@ package struct LogNodeLosses: Sendable {
             drive { machine, actions in
                 for call in requests {
                     nextToken += 1
+                    counts.note(call.request)
                     switch call.request {
                     case .add, .read, .readLAC:
                         calls[nextToken] = Call(client: client, id: call.id, ledger: call.request.ledger)
@@ -171,6 +158,7 @@ package struct LogNodeLosses: Sendable {
                         continue
                     }
                     machine.receive(call.request, token: nextToken, into: &actions)
+                    if isReleasing { machine.stopWaiting(nextToken, ledger: call.request.ledger, into: &actions) }
                 }
             }
         }
@@ -184,6 +172,16 @@ package struct LogNodeLosses: Sendable {
                     calls[token] = nil
                     machine.stopWaiting(token, ledger: call.ledger, into: &actions)
                 }
+            }
+        }
+    }
+
+    /// Answers those who wait for a newer last add confirmed with what there is, from now on at once: the node is about to stop.
+    package func releaseWaiters() {
+        lane.submit { [self] in
+            isReleasing = true
+            drive { machine, actions in
+                for (token, call) in calls { machine.stopWaiting(token, ledger: call.ledger, into: &actions) }
             }
         }
     }
@@ -238,14 +236,23 @@ package struct LogNodeLosses: Sendable {
     }
 
     /// Reads all sealed segments and reports what is damaged to the machine.
-    package func scrub(completion: @escaping @Sendable (Int) -> Void) {
-        lane.submit { [self] in journal.scrub(completion: completion) }
+    /// - Parameter bytesPerSecond: how fast at most; 0: as fast as the disk is.
+    package func scrub(bytesPerSecond: UInt64 = 0, completion: @escaping @Sendable (Int) -> Void) {
+        lane.submit { [self] in journal.scrub(bytesPerSecond: bytesPerSecond, completion: completion) }
     }
 
     package func status(_ completion: @escaping @Sendable (LogNodeStatus) -> Void) {
         lane.submit { [self] in
             var status = LogNodeStatus()
-            status.ledgers = machine.heldLedgers.count
+            let held = machine.heldLedgers
+            status.isServing = isServing
+            status.ledgers = held.count
+            status.limboLedgers = held.count { machine.isInLimbo($0) }
+            status.deletedRuns = machine.deletedLedgers.count
+            status.sealedBytes = journal.sealedBytes
+            status.unanswered = calls.count
+            status.availableBytes = fileSystem.availableBytes(options.journal.directory)
+            status.requests = counts
             status.segments = journal.segmentCount
             status.preparedSegments = journal.preparedSegmentCount
             status.isReadOnly = isReadOnly
@@ -253,6 +260,11 @@ package struct LogNodeLosses: Sendable {
             status.journal = journal.metrics
             completion(status)
         }
+    }
+
+    /// Not after `stop`: then no answer comes.
+    package func status() async -> LogNodeStatus {
+        await withCheckedContinuation { continuation in status { continuation.resume(returning: $0) } }
     }
 
     package func collectGarbage() {
@@ -263,6 +275,13 @@ package struct LogNodeLosses: Sendable {
         lane.submit(afterMilliseconds: options.collectMilliseconds) { [self] in
             drive { $0.collectGarbage(into: &$1) }
             collectLater()
+        }
+    }
+
+    private func scrubLater() {
+        guard options.scrubMilliseconds > 0 else { return }
+        lane.submit(afterMilliseconds: options.scrubMilliseconds) { [self] in
+            journal.scrub(bytesPerSecond: options.scrubBytesPerSecond) { [self] _ in scrubLater() }
         }
     }
 
@@ -288,13 +307,20 @@ package struct LogNodeLosses: Sendable {
             }
         case .reply(let token, let reply):
             guard let call = calls.removeValue(forKey: token) else { return }
+            counts.note(reply)
             let answer = LogNodeAnswer(id: call.id, reply: reply)
             answers[ObjectIdentifier(call.client), default: (call.client, [])].answers.append(answer)
         case .checkLedger(let ledger):
+            counts.ledgerChecks += 1
             metadata.exists(ledger) { [self] exists in
-                lane.submit { [self] in drive { $0.ledgerChecked(ledger, exists: exists, into: &$1) } }
+                lane.submit { [self] in
+                    if exists == nil { counts.ledgerChecksUnanswered += 1 }
+                    drive { $0.ledgerChecked(ledger, exists: exists, into: &$1) }
+                }
             }
-        case .discard(let ledger): journal.discard(ledger)
+        case .discard(let ledger):
+            counts.ledgersDiscarded += 1
+            journal.discard(ledger)
         }
     }
 }

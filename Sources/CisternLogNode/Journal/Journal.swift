@@ -103,6 +103,8 @@ private struct AfterSync: @unchecked Sendable {
     /// Segments that hold something, the one that is written included.
     package var segmentCount: Int { sealed.count + 1 }
     package var preparedSegmentCount: Int { stock.count }
+    /// Bytes of segments that are full.
+    package var sealedBytes: UInt64 { sealed.values.reduce(0) { $0 + $1.bytes } }
 
     // MARK: Writing
 
@@ -199,8 +201,7 @@ private struct AfterSync: @unchecked Sendable {
                 isWriting = false
                 if let failure { return fail(.file(failure)) }
                 if sync {
-                    metrics.syncs += 1
-                    metrics.syncNanoseconds += took
+                    metrics.noteSync(nanoseconds: took)
                     written(through: sequence, segment, end, seals)
                     for work in after.work { work() }
                 } else {
@@ -276,9 +277,25 @@ package struct JournalMetrics: Sendable {
     package var syncs: UInt64 = 0
     /// Of writes with their syncs.
     package var syncNanoseconds: UInt64 = 0
+    /// How many of them took less than 2^n microseconds and no less than half of that; the last one has the rest.
+    package var syncLatency = [UInt64](repeating: 0, count: JournalMetrics.latencyBuckets + 1)
     package var damagedEntries: UInt64 = 0
     package var segmentsRemoved: UInt64 = 0
     package var recordsRewritten: UInt64 = 0
+    /// Times that everything stored was read.
+    package var scrubs: UInt64 = 0
+    /// Entries that were read to see whether they are sound.
+    package var scrubbedEntries: UInt64 = 0
+
+    /// Up to 2^23 microseconds, about 8 s.
+    package static let latencyBuckets = 24
 
     package init() {}
+
+    mutating func noteSync(nanoseconds: UInt64) {
+        syncs += 1
+        syncNanoseconds += nanoseconds
+        let microseconds = nanoseconds / 1000
+        syncLatency[min(64 - microseconds.leadingZeroBitCount, JournalMetrics.latencyBuckets)] += 1
+    }
 }

@@ -60,6 +60,11 @@ extension Journal {
     /// False when the disk has no room for as many as should be there.
     private func fillStock(_ wanted: Int) -> Bool {
         while stock.count < wanted {
+            if let available = fileSystem.availableBytes(options.directory),
+                available < options.reserveBytes + UInt64(options.segmentBytes)
+            {
+                return false
+            }
             do throws(FileError) { try stock.prepare() } catch { return false }
         }
         return true
@@ -165,16 +170,25 @@ extension Journal {
     // MARK: Damage
 
     /// Reads every entry of the sealed segments, one segment after the other, and reports what is damaged.
-    /// - Parameter completion: on the owner's lane with the number of entries that were read.
-    package func scrub(completion: @escaping @Sendable (Int) -> Void) {
-        scrub(sealed.keys.sorted()[...], read: 0, completion)
+    /// - Parameters:
+    ///   - bytesPerSecond: how fast at most, by pauses between segments; 0: no pauses.
+    ///   - completion: on the owner's lane with the number of entries that were read.
+    package func scrub(bytesPerSecond: UInt64 = 0, completion: @escaping @Sendable (Int) -> Void) {
+        scrub(sealed.keys.sorted()[...], read: 0, bytesPerSecond, completion)
     }
 
-    private func scrub(_ segments: ArraySlice<UInt64>, read: Int, _ completion: @escaping @Sendable (Int) -> Void) {
-        guard let segment = segments.first, !hasFailed else { return completion(read) }
+    private func scrub(
+        _ segments: ArraySlice<UInt64>, read: Int, _ bytesPerSecond: UInt64,
+        _ completion: @escaping @Sendable (Int) -> Void
+    ) {
+        guard let segment = segments.first, !hasFailed else {
+            if !hasFailed { metrics.scrubs += 1 }
+            return completion(read)
+        }
         let entries = index.entries(in: segment).map {
             WantedEntry(ledger: $0.ledger, entry: $0.entry, place: $0.place)
         }
+        let bytes = entries.reduce(0) { $0 + UInt64($1.place?.length ?? 0) }
         lanes.keeper.submit { [self] in
             // A reader of its own: bodies that are looked at here are nobody's.
             let reader = JournalReader(directory: options.directory, fileSystem: fileSystem)
@@ -183,7 +197,12 @@ extension Journal {
                 for (ledger, wanted) in Dictionary(grouping: damaged, by: \.ledger) {
                     self.damaged(ledger, wanted.map(\.entry), wanted)
                 }
-                scrub(segments.dropFirst(), read: read + entries.count, completion)
+                metrics.scrubbedEntries += UInt64(entries.count)
+                let next: @Sendable () -> Void = { [self] in
+                    scrub(segments.dropFirst(), read: read + entries.count, bytesPerSecond, completion)
+                }
+                let pause = bytesPerSecond == 0 ? 0 : bytes * 1000 / bytesPerSecond
+                if pause == 0 { next() } else { ownerLane.submit(afterMilliseconds: pause, next) }
             }
         }
     }

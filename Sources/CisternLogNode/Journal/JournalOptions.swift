@@ -13,6 +13,9 @@ package struct JournalOptions: Sendable {
     package var segmentBytes = 64 << 20
     /// Segments that are prepared ahead; one of them is the reserve: with fewer than two that can be prepared, writers are refused.
     package var spareSegments = 2
+    /// Of the disk, what stays free of prepared segments: when it is less, writers are refused, and what is prepared serves recovery,
+    /// fences and deletes.
+    package var reserveBytes: UInt64 = 0
     /// Segments that are prepared when a journal is opened, should these be more.
     package var preparedAtStart = 0
     /// Files of segments that went are kept for later ones up to this many: to write them anew would cost as much as what they will hold.

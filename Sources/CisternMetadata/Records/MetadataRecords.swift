@@ -14,7 +14,8 @@ package enum MetadataRecordKind: UInt8, Sendable, CaseIterable {
     case node = 3
     case repair = 4
     case ledgerIDs = 5
-    // 6 and 7 are a cluster's number and its nodes' cookies.
+    case cluster = 6
+    case cookie = 7
     case tree = 8
     case catalog = 9
 }

@@ -47,6 +47,16 @@ extension LedgerStore: LogMetadataService {
         }
     }
 
+    /// nil when the node is not registered now, or metadata gives no answer.
+    package func registration(of node: LogNodeID) async -> LogNodeRegistration? {
+        do throws(MetadataError) {
+            return try await records.get(LogNodeRegistration.self, keys.node(node))?.value
+        } catch {
+            report(error)
+            return nil
+        }
+    }
+
     /// Removes a log with its ledgers; whoever owns it finds them gone. What an error leaves is in no list.
     package func deleteLog(_ name: String) async throws(MetadataError) {
         guard let found = try await records.get(LogMetadata.self, keys.log(name)) else { return }

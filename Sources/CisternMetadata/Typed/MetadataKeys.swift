@@ -37,6 +37,7 @@ package struct MetadataKeys: Hashable, Sendable {
             }
     }
 
+    package var cluster: String { root + "cluster" }
     package var ledgerIDs: String { root + "ledger-ids" }
     package var ledgers: String { root + "ledger/" }
     package var nodes: String { root + "node/" }
@@ -50,6 +51,7 @@ package struct MetadataKeys: Hashable, Sendable {
     package func ledger(_ ledger: LedgerID) -> String { ledgers + hexadecimal(ledger.rawValue) }
     package func log(_ name: String) -> String { root + "log/" + name }
     package func node(_ node: LogNodeID) -> String { nodes + hexadecimal(node.rawValue) }
+    package func cookie(_ node: LogNodeID) -> String { root + "cookie/" + hexadecimal(node.rawValue) }
     package func repair(_ ledger: LedgerID, _ node: LogNodeID) -> String {
         repairs + hexadecimal(ledger.rawValue) + "-" + hexadecimal(node.rawValue)
     }

@@ -108,7 +108,8 @@ let package = Package(
         .target(
             name: "CisternChangelog",
             dependencies: [
-                "CisternLogProtocol", "CisternLogWire", "CisternPrimitives", "CisternTransport", "CisternWire",
+                "CisternLogProtocol", "CisternLogWire", "CisternMetadata", "CisternPrimitives", "CisternTransport",
+                "CisternWire",
                 .product(name: "NIOCore", package: "swift-nio"),
             ], swiftSettings: strict),
         .target(
@@ -121,6 +122,16 @@ let package = Package(
                 "CisternLogProtocol", "CisternMetadata", "CisternTransport",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
+            ], swiftSettings: strict),
+
+        .target(
+            name: "CisternDaemon",
+            dependencies: [
+                "CisternFileSystem", "CisternPrimitives", "CisternTransport",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "Crypto", package: "swift-crypto"),
+                .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),
 
         // Tier 5
@@ -136,9 +147,8 @@ let package = Package(
                 "CisternPrimitives", "CisternFileSystem", "CisternLSM", "CisternSnapshotStore",
                 "CisternSnapshotStoreS3", "CisternWire", "CisternWireMessages", "CisternTransport",
                 "CisternLogProtocol", "CisternMetadata", "CisternMetadataEtcd", "CisternChangelog",
+                "CisternDaemon",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
-                .product(name: "NIOHTTP1", package: "swift-nio"),
-                .product(name: "Crypto", package: "swift-crypto"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
             ], swiftSettings: strict),
@@ -166,8 +176,8 @@ let package = Package(
         .executableTarget(
             name: "cistern",
             dependencies: [
-                "CisternServer", "CisternTransport", "CisternLSM", "CisternFileSystem", "CisternSnapshotStore",
-                "CisternSnapshotStoreS3", "CisternPrimitives", "FlightsExample",
+                "CisternDaemon", "CisternServer", "CisternTransport", "CisternLSM", "CisternFileSystem",
+                "CisternSnapshotStore", "CisternSnapshotStoreS3", "CisternPrimitives", "FlightsExample",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -203,23 +213,30 @@ let package = Package(
             ], path: "Benchmarks/Changelog", swiftSettings: testing),
 
         // Tests
-        .testTarget(name: "EndToEndTests", dependencies: ["FlightsExample", "cistern"], swiftSettings: testing),
+        .testTarget(
+            name: "EndToEndTests",
+            dependencies: [
+                "CisternChangelog", "CisternDaemon", "CisternLogProtocol", "CisternMetadata", "CisternMetadataEtcd",
+                "CisternPrimitives", "CisternTestKit", "CisternTransport", "FlightsExample", "cistern",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+            ], swiftSettings: testing),
         .testTarget(name: "FlightsExampleTests", dependencies: ["FlightsExample", "CZstd"], swiftSettings: testing),
         .target(name: "CAllocationCounter", path: "Tests/CAllocationCounter"),
         .target(name: "CSanitizerSupport", path: "Tests/CSanitizerSupport"),
         .target(
             name: "CisternTestKit",
             dependencies: [
-                "CisternPrimitives", "CisternFileSystem", "CisternLSM", "CAllocationCounter", "CSanitizerSupport",
+                "CisternPrimitives", "CisternFileSystem", "CisternLSM", "CisternTransport", "CAllocationCounter",
+                "CSanitizerSupport",
             ],
             path: "Tests/CisternTestKit", swiftSettings: testing),
         .target(
             name: "FuzzTargets",
             dependencies: [
                 "CisternClient", "CisternCompression", "CisternFileSystem", "CisternLSM", "CisternLogProtocol",
-                "CisternLogNode", "CisternLogWire", "CisternMetadata", "CisternPrimitives", "CisternServer",
-                "CisternSnapshotStore", "CisternSnapshotStoreS3", "CisternWire", "CisternWireMessages",
-                "CisternTestKit",
+                "CisternDaemon", "CisternLogNode", "CisternLogWire", "CisternMetadata", "CisternPrimitives",
+                "CisternServer", "CisternSnapshotStore", "CisternSnapshotStoreS3", "CisternWire",
+                "CisternWireMessages", "CisternTestKit",
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
             ],
             path: "Tests/FuzzTargets", exclude: ["Found"], swiftSettings: testing),
@@ -236,7 +253,7 @@ let package = Package(
             name: "CisternClientTests",
             dependencies: [
                 "CisternClient", "CisternCompression", "CisternPrimitives", "CisternTransport", "CisternWire",
-                "CisternWireMessages", "CisternServer", "CisternTestKit",
+                "CisternWireMessages", "CisternDaemon", "CisternServer", "CisternTestKit",
                 .product(name: "SwiftProtobuf", package: "swift-protobuf"),
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "Logging", package: "swift-log"),
@@ -247,8 +264,9 @@ let package = Package(
         .testTarget(
             name: "CisternServerTests",
             dependencies: [
-                "CisternServer", "CisternPrimitives", "CisternFileSystem", "CisternLSM", "CisternSnapshotStore",
-                "CisternSnapshotStoreS3", "CisternTransport", "CisternWire", "CisternLogProtocol", "CisternLogNode",
+                "CisternDaemon", "CisternServer", "CisternPrimitives", "CisternFileSystem", "CisternLSM",
+                "CisternSnapshotStore", "CisternSnapshotStoreS3", "CisternTransport", "CisternWire",
+                "CisternLogProtocol", "CisternLogNode",
                 "CisternLogNetwork", "CisternMetadata", "CisternChangelog",
                 "CisternWireMessages", "CisternTestKit", "S3Double", "cistern",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),

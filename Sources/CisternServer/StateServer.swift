@@ -6,6 +6,7 @@
 //   shutdown  drain if nobody did ─► close connections ─► close trees (flush) ─► close engine ─► stop threads
 
 internal import CisternChangelog
+package import CisternDaemon
 package import CisternFileSystem
 internal import CisternLSM
 package import CisternMetadata
@@ -17,11 +18,6 @@ internal import NIOCore
 internal import NIOPosix
 internal import Synchronization
 
-/// Why a server did not start: what was attempted, what was found, what to do.
-package struct ServerStartError: Error, CustomStringConvertible, Sendable {
-    package let description: String
-}
-
 package final class StateServer: Sendable {
     package let configuration: ServerConfiguration
     package let boundEndpoints: [Endpoint]
@@ -31,6 +27,7 @@ package final class StateServer: Sendable {
     private let core: ServerCore
     private let listener: Listener
     private let admin: AdminServer?
+    private let pages: StatePages
     private let security: ServerSecurity
     private let group: MultiThreadedEventLoopGroup
     private let logger: Logger
@@ -38,12 +35,13 @@ package final class StateServer: Sendable {
 
     private init(
         configuration: ServerConfiguration, core: ServerCore, listener: Listener, admin: AdminServer?,
-        security: ServerSecurity, group: MultiThreadedEventLoopGroup, logger: Logger
+        pages: StatePages, security: ServerSecurity, group: MultiThreadedEventLoopGroup, logger: Logger
     ) {
         self.configuration = configuration
         self.core = core
         self.listener = listener
         self.admin = admin
+        self.pages = pages
         self.security = security
         self.group = group
         self.logger = logger
@@ -66,12 +64,14 @@ package final class StateServer: Sendable {
         }
         let security = try ServerSecurity(configuration, logger: logger)
         // First, so that whoever watches sees a server that starts, however long that takes.
+        let pages = StatePages()
         let admin: AdminServer? =
-            if let address = ListenAddress(configuration.admin) { try await AdminServer.start(address, security) } else
-            { nil }
+            if let address = ListenAddress(configuration.admin) {
+                try await AdminServer.start(address, security, pages: pages)
+            } else { nil }
         do throws(ServerStartError) {
             return try await start(
-                configuration, metadata, admin, security, fileSystem: fileSystem, time: time, logger: logger)
+                configuration, metadata, admin, pages, security, fileSystem: fileSystem, time: time, logger: logger)
         } catch {
             await admin?.close()
             throw error
@@ -80,7 +80,8 @@ package final class StateServer: Sendable {
 
     private static func start(
         _ configuration: ServerConfiguration, _ metadata: (any MetadataStore)?, _ admin: AdminServer?,
-        _ security: ServerSecurity, fileSystem: any FileSystem, time: any TimeSource, logger: Logger
+        _ pages: StatePages, _ security: ServerSecurity, fileSystem: any FileSystem, time: any TimeSource,
+        logger: Logger
     ) async throws(ServerStartError) -> StateServer {
         let started = time.monotonicNanoseconds
         let lane = BlockingLane()
@@ -102,15 +103,15 @@ package final class StateServer: Sendable {
         do {
             let listener = try await listen(configuration, security, core: core, group: group, logger: logger)
             security.follow(on: lane)
-            admin?.publish(phase: { core.isDraining ? .draining : .serving }) {
+            pages.publish(phase: { core.isDraining ? .draining : .serving }) {
                 var status = await core.status(startedNanoseconds: started)
                 status.connections = listener.connectionCount
                 status.securityReloadsFailed = security.reloadsFailed
                 return status
             }
             return StateServer(
-                configuration: configuration, core: core, listener: listener, admin: admin, security: security,
-                group: group, logger: logger)
+                configuration: configuration, core: core, listener: listener, admin: admin, pages: pages,
+                security: security, group: group, logger: logger)
         } catch {
             _ = await lane.run {
                 core.remote?.stop()
@@ -186,6 +187,7 @@ package final class StateServer: Sendable {
         security.stop()
         await listener.close()
         await admin?.close()
+        pages.withdraw()
         await core.registry.closeAll()
         // nil only when the lane was stopped, which happens below.
         _ = await core.lane.run { [core] in

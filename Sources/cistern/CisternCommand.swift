@@ -1,6 +1,7 @@
 // The one program: `cistern SUBCOMMAND`.
 
 internal import ArgumentParser
+internal import CisternDaemon
 internal import CisternServer
 internal import FlightsExample
 

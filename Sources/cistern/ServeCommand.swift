@@ -1,8 +1,8 @@
 // `cistern serve`: settings from flags, environment and file, then a server until SIGTERM or SIGINT.
 
 internal import ArgumentParser
+internal import CisternDaemon
 internal import CisternServer
-internal import Foundation
 
 struct ServeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -74,34 +74,18 @@ struct ServeCommand: AsyncParsableCommand {
         return [("listen", listen)] + single.map { ($0.0, $0.1.map { [$0] } ?? []) }
     }
 
-    func loadConfiguration() throws -> ServerConfiguration {
-        let environment = ProcessInfo.processInfo.environment
-        let path = config ?? environment["CISTERN_CONFIG"]
-        let file = try path.map { (name: $0, text: try readConfigurationFile($0)) }
-        return try ConfigurationLoader.load(flags: flags, environment: environment, file: file)
-    }
-
-    private func readConfigurationFile(_ path: String) throws -> String {
-        guard let handle = FileHandle(forReadingAtPath: path) else {
-            throw ConfigurationError(
-                description: "cannot read the configuration file \(path): it is missing or not readable")
-        }
-        defer { try? handle.close() }
-        let data = try handle.read(upToCount: ConfigurationLoader.fileBytesMax + 1) ?? Data()
-        guard data.count <= ConfigurationLoader.fileBytesMax, let text = String(data: data, encoding: .utf8) else {
-            throw ConfigurationError(
-                description: "the configuration file \(path) is not UTF-8 text of at most "
-                    + "\(ConfigurationLoader.fileBytesMax) bytes")
-        }
-        return text
-    }
-
     func run() async throws {
-        let configuration = try loadConfiguration()
-        if check {
-            for option in ServerOption.all { print("\(option.key) = \(option.text(configuration))") }
-            return
-        }
-        try await serve(configuration)
+        let configuration = try loadSettings(ServerConfiguration.self, flags: flags, file: config)
+        if check { return printSettings(configuration) }
+        try await runDaemon(
+            logLevel: configuration.logLevel, start: { try await StateServer.start(configuration, logger: $0) },
+            lines: { server in
+                server.boundEndpoints.map { "listening on \($0)" }
+                    + (server.adminEndpoint.map { ["admin on \($0)"] } ?? [])
+            },
+            stop: { server in
+                await server.drain()
+                await server.shutdown()
+            })
     }
 }

@@ -1,6 +1,7 @@
 // `cistern snapshot …`: snapshots in a snapshot store, and in a data directory that no server has open.
 
 internal import ArgumentParser
+internal import CisternDaemon
 internal import CisternFileSystem
 internal import CisternLSM
 internal import CisternPrimitives

@@ -1,6 +1,7 @@
 // `cistern state …`: what stores have, in a data directory that no server has open, and what a running server does.
 
 internal import ArgumentParser
+internal import CisternDaemon
 internal import CisternFileSystem
 internal import CisternLSM
 internal import CisternServer

@@ -1,6 +1,7 @@
 // `cistern token`: makes a token and its line for the tokens file. The token is printed once and kept nowhere.
 
 internal import ArgumentParser
+internal import CisternDaemon
 internal import CisternServer
 internal import CisternTransport
 

@@ -1,6 +1,7 @@
 // What the client makes of certificates and tokens, against a real server on loopback.
 
 import CisternClient
+import CisternDaemon
 import CisternPrimitives
 import CisternServer
 import CisternTestKit

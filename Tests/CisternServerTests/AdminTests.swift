@@ -1,3 +1,4 @@
+import CisternDaemon
 import CisternLSM
 import CisternPrimitives
 import CisternServer
@@ -80,7 +81,7 @@ private func started(
 // MARK: Health
 
 @Test func aServerThatStartsIsAliveAndNotReady() async throws {
-    let admin = try await AdminServer.start(.tcp(host: "127.0.0.1", port: 0))
+    let admin = try await AdminServer.start(.tcp(host: "127.0.0.1", port: 0), pages: StatePages())
     let endpoint = try #require(admin.endpoint)
     #expect(try await request(endpoint, "/healthz").code == 200)
     let ready = try await request(endpoint, "/readyz")
@@ -122,10 +123,10 @@ private func started(
 @Test func aLivingAdminSocketIsNotTakenAndADeadOneIs() async throws {
     let path = try TemporaryDirectory()
     let socket = ListenAddress.unix(path: path.path + "/admin.sock")
-    let first = try await AdminServer.start(socket)
-    await #expect(throws: ServerStartError.self) { _ = try await AdminServer.start(socket) }
+    let first = try await AdminServer.start(socket, pages: StatePages())
+    await #expect(throws: ServerStartError.self) { _ = try await AdminServer.start(socket, pages: StatePages()) }
     await first.close()
-    let second = try await AdminServer.start(socket)
+    let second = try await AdminServer.start(socket, pages: StatePages())
     await second.close()
 }
 

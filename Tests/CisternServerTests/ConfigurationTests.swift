@@ -1,3 +1,4 @@
+import CisternDaemon
 import CisternServer
 import CisternSnapshotStoreS3
 import Foundation

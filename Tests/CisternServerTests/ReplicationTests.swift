@@ -1,5 +1,6 @@
 // Trees that outlive their server's disk: another server goes on with them, complete to the last acknowledged batch.
 
+import CisternDaemon
 import CisternFileSystem
 import CisternMetadata
 import CisternPrimitives

@@ -1,5 +1,6 @@
 // Who may come in: certificates, tokens, and what a token allows. Servers listen on loopback.
 
+import CisternDaemon
 import CisternServer
 import CisternTestKit
 import CisternTransport

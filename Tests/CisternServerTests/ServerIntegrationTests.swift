@@ -1,3 +1,4 @@
+import CisternDaemon
 import CisternPrimitives
 import CisternServer
 import CisternTestKit

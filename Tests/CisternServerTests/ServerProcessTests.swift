@@ -1,4 +1,6 @@
+import CisternDaemon
 import CisternServer
+import CisternTestKit
 import CisternTransport
 import CisternWire
 import CisternWireMessages

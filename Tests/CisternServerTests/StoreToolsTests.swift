@@ -1,5 +1,6 @@
 // What operators do with snapshots: list, check, export, fork, remove; and asking a running server.
 
+import CisternDaemon
 import CisternFileSystem
 import CisternLSM
 import CisternPrimitives

@@ -1,5 +1,6 @@
 // The server's own files.
 
+import CisternDaemon
 import CisternPrimitives
 import CisternServer
 import CisternSnapshotStore

@@ -3,12 +3,11 @@
 // Labels are stores, never trees or keys: a server has few stores and may have thousands of trees. What trees differ in is
 // summed, or the worst of them is shown where a sum says nothing; the help line says which.
 
+internal import CisternDaemon
 internal import CisternLSM
 internal import CisternWire
 
 enum PrometheusText {
-    static let contentType = "text/plain; version=0.0.4; charset=utf-8"
-
     static func render(_ status: ServerStatus) -> String {
         var page = MetricPage()
         server(status, &page)

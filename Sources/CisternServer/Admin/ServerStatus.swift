@@ -2,6 +2,7 @@
 //
 // Trees belong to event loops, so each is asked through its owner; the parts are not of one moment.
 
+internal import CisternDaemon
 package import CisternLSM
 internal import CisternPrimitives
 

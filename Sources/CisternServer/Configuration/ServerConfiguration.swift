@@ -1,10 +1,9 @@
 // What a state server can be told, and which combinations cannot work. The texts and names are in `ServerOption`.
 
+internal import CisternDaemon
 package import CisternLogProtocol
 internal import CisternMetadata
-internal import CisternPrimitives
 package import CisternSnapshotStoreS3
-internal import CisternTransport
 
 /// When a write is acknowledged, and what a crash may lose.
 package enum LogRule: String, Sendable, CaseIterable {
@@ -24,7 +23,7 @@ package enum Durability: String, Sendable, CaseIterable {
     case replicated
 }
 
-package struct ServerConfiguration: Equatable, Sendable {
+package struct ServerConfiguration: PortSettings, Equatable, Sendable {
     package var dataDirectory = ""
     /// `HOST:PORT` or `unix:/PATH`; port 0 takes a free one.
     package var listen = ["127.0.0.1:7070"]
@@ -76,8 +75,7 @@ package struct ServerConfiguration: Equatable, Sendable {
         if dataDirectory.isEmpty {
             return "no data directory is given: set it with --data DIR, CISTERN_DATA or \"data = DIR\" in the file"
         }
-        return securityProblem() ?? listenProblem() ?? adminProblem() ?? storeProblem() ?? durabilityProblem()
-            ?? sizesProblem()
+        return portsProblem() ?? storeProblem() ?? durabilityProblem() ?? sizesProblem()
     }
 
     private func storeProblem() -> String? {
@@ -136,61 +134,6 @@ package struct ServerConfiguration: Equatable, Sendable {
         return QuorumSizes(ensemble: copies, write: copies, ack: acknowledged)
     }
 
-    private func securityProblem() -> String? {
-        if tlsCertificate.isEmpty != tlsKey.isEmpty {
-            let (given, missing) = tlsKey.isEmpty ? ("tls_certificate", "tls_key") : ("tls_key", "tls_certificate")
-            return "\(given) is given and \(missing) is not: a server needs both"
-        }
-        if !tlsClientAuthorities.isEmpty && tlsCertificate.isEmpty {
-            return
-                "tls_client_authorities is given without tls_certificate and tls_key: clients show certificates over TLS only"
-        }
-        return nil
-    }
-
-    /// Why an address that other machines reach is not protected, or nil. Encryption alone lets everybody in, and a token alone is
-    /// read by everybody on the way.
-    private func exposureProblem(_ setting: String, _ address: ListenAddress, _ text: String) -> String? {
-        if address.isLocal || allowRemote { return nil }
-        if tlsCertificate.isEmpty {
-            return
-                "\(setting) \"\(text)\" can be reached from other machines and there is no encryption: give tls_certificate and "
-                + "tls_key, listen on 127.0.0.1, [::1] or a Unix socket, or set allow_remote = true if the network is trusted"
-        }
-        if tokensFile.isEmpty && tlsClientAuthorities.isEmpty {
-            return
-                "\(setting) \"\(text)\" can be reached from other machines and everybody there may do everything: give "
-                + "tokens_file or tls_client_authorities, or set allow_remote = true if the network is trusted"
-        }
-        return nil
-    }
-
-    private func listenProblem() -> String? {
-        if listen.isEmpty { return "listen is empty: give at least one HOST:PORT or unix:/PATH" }
-        var seen: Set<String> = []
-        for text in listen {
-            guard let address = ListenAddress(text) else {
-                return "listen \"\(text)\" is neither HOST:PORT nor unix:/PATH (a path of at most "
-                    + "\(ListenAddress.unixPathBytesMax) bytes)"
-            }
-            if !address.takesFreePort && !seen.insert(text).inserted { return "listen names \"\(text)\" twice" }
-            if let problem = exposureProblem("listen", address, text) { return problem }
-        }
-        return nil
-    }
-
-    private func adminProblem() -> String? {
-        if admin.isEmpty { return nil }
-        guard let address = ListenAddress(admin) else {
-            return "admin \"\(admin)\" is neither HOST:PORT nor unix:/PATH (a path of at most "
-                + "\(ListenAddress.unixPathBytesMax) bytes)"
-        }
-        if !address.takesFreePort && listen.contains(admin) {
-            return "admin and listen both name \"\(admin)\": give the admin port an address of its own"
-        }
-        return exposureProblem("admin", address, admin)
-    }
-
     /// Relations between sizes that would otherwise show as a hang or an error at the first large request.
     private func sizesProblem() -> String? {
         if connectionBytesMax < frameBytesMax {
@@ -219,47 +162,5 @@ package struct ServerConfiguration: Equatable, Sendable {
                 + "would be too small; raise it to \(16 * blockBytes) or more"
         }
         return nil
-    }
-}
-
-/// An address to listen on.
-package enum ListenAddress: Equatable, Sendable {
-    case tcp(host: String, port: Int)
-    case unix(path: String)
-
-    /// `sun_path` has 108 bytes with its terminator.
-    package static let unixPathBytesMax = 107
-
-    package init?(_ text: String) {
-        if text.hasPrefix("unix:") {
-            let path = String(text.dropFirst(5))
-            guard path.hasPrefix("/"), path.utf8.count <= ListenAddress.unixPathBytesMax else { return nil }
-            self = .unix(path: path)
-            return
-        }
-        guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]),
-            (0...65_535).contains(port)
-        else { return nil }
-        var host = String(text[..<colon])
-        if host.hasPrefix("["), host.hasSuffix("]") {
-            host = String(host.dropFirst().dropLast())
-        } else if host.contains(":") {
-            return nil
-        }
-        guard !host.isEmpty else { return nil }
-        self = .tcp(host: host, port: port)
-    }
-
-    package var takesFreePort: Bool {
-        if case .tcp(_, 0) = self { return true }
-        return false
-    }
-
-    /// Only processes of this machine can connect.
-    package var isLocal: Bool {
-        switch self {
-        case .unix: true
-        case .tcp(let host, _): Endpoint.isLoopback(host)
-        }
     }
 }

@@ -1,99 +1,26 @@
-// The one table of options: names, defaults, texts, and how a text becomes a setting. Flags, environment names, file keys and
-// docs/configuration.md are all made from it.
+// The one table of the state server's options. Flags, environment names, file keys and docs/configuration.md are all made from it.
 
+package import CisternDaemon
 internal import CisternSnapshotStoreS3
 
-package struct ServerOption: Sendable {
-    /// As in the file; `CISTERN_` + upper case in the environment, `--` with dashes on the command line.
-    package let key: String
-    package let kind: Kind
-    package let summary: String
-    /// What the setting is in a configuration, as text: the default when asked of a fresh one.
-    package let text: @Sendable (ServerConfiguration) -> String
-    package let apply: @Sendable (inout ServerConfiguration, String) -> Bool
+package typealias ServerOption = ConfigurationOption<ServerConfiguration>
+package typealias ConfigurationLoader = SettingsLoader<ServerConfiguration>
 
-    package enum Kind: String, Sendable {
-        case path
-        case address
-        case addresses
-        case boolean
-        case count
-        case bytes
-        case duration
-        case choice
-        case url
-        case text
-    }
-
-    package var flag: String { "--" + key.replacing("_", with: "-") }
-    package var environmentName: String { ServerOption.environmentPrefix + key.uppercased() }
-
+extension ServerConfiguration: DaemonConfiguration {
     package static let environmentPrefix = "CISTERN_"
+    package static let options = place + ServerOption.ports(adminHas: "health, metrics and the status page") + engine
 
-    /// What a value may look like, for an error message.
-    package var expectation: String {
-        switch kind {
-        case .path: "a path"
-        case .address: "HOST:PORT or unix:/PATH"
-        case .addresses: "HOST:PORT or unix:/PATH, several separated by commas"
-        case .boolean: "true or false"
-        case .count: "a whole number (\(summary))"
-        case .bytes: "a number of bytes such as 65536, 64KiB, 16MiB or 1GiB (\(summary))"
-        case .duration: "a duration such as 500ms, 10s or 2m (\(summary))"
-        case .choice: summary
-        case .url: SnapshotStoreAddress.forms
-        case .text: summary
-        }
-    }
-}
-
-extension ServerOption {
-    package static let all: [ServerOption] = [
+    private static let place: [ServerOption] = [
         ServerOption(
             key: "data", kind: .path, summary: "data directory; made when it is missing",
             text: { $0.dataDirectory },
             apply: { configuration, text in
                 configuration.dataDirectory = text
                 return !text.isEmpty
-            }),
-        ServerOption(
-            key: "listen", kind: .addresses,
-            summary: "where to listen: HOST:PORT (port 0 = a free one) or unix:/PATH; may be given several times",
-            text: { $0.listen.joined(separator: ", ") },
-            apply: { configuration, text in
-                configuration.listen = commaSeparated(text)
-                return !configuration.listen.isEmpty
-            }),
-        .path(
-            "tls_certificate", \.tlsCertificate,
-            "PEM file of the server's certificate and those between it and its authority; read again every minute"),
-        .path(
-            "tls_key", \.tlsKey,
-            "PEM file of the certificate's private key, without a passphrase"),
-        .path(
-            "tls_client_authorities", \.tlsClientAuthorities,
-            "PEM file of who may sign certificates of clients; when it is given, clients must have one"),
-        .path(
-            "tokens_file", \.tokensFile,
-            "who may do what: a line a token, made with `cistern token`; read again every 10 s"),
-        ServerOption(
-            key: "allow_remote", kind: .boolean,
-            summary:
-                "listen on addresses that other machines reach without encryption, or without tokens and client certificates",
-            text: { "\($0.allowRemote)" },
-            apply: { configuration, text in
-                guard let value = Bool(text) else { return false }
-                configuration.allowRemote = value
-                return true
-            }),
-        ServerOption(
-            key: "admin", kind: .address,
-            summary: "where health, metrics and the status page are: HOST:PORT or unix:/PATH; empty for nowhere",
-            text: { $0.admin },
-            apply: { configuration, text in
-                configuration.admin = text
-                return true
-            }),
+            })
+    ]
+
+    private static let engine: [ServerOption] = [
         .count("event_loops", \.eventLoops, 1...64, "threads that serve connections, 1 to 64"),
         ServerOption(
             key: "log", kind: .choice,
@@ -198,128 +125,34 @@ extension ServerOption {
             "log_quorum", .text, \.logQuorum,
             "COPIES/ACKNOWLEDGED: to how many log nodes a write goes, and how many must have it; for durability = replicated"
         ),
-        ServerOption(
-            key: "log_level", kind: .choice,
-            summary: "least level that is logged to stderr: trace, debug, info, notice, warning, error or critical",
-            text: { $0.logLevel },
-            apply: { configuration, text in
-                configuration.logLevel = text
-                return ["trace", "debug", "info", "notice", "warning", "error", "critical"].contains(text)
-            }),
+        .logLevel(\.logLevel),
     ]
 
-    package static func named(_ key: String) -> ServerOption? { all.first { $0.key == key } }
+    /// Of the tests, of tools, and of other daemons.
+    package static let foreignEnvironmentNames: Set<String> = [
+        "CISTERN_CONFIG", "CISTERN_SEED", "CISTERN_SEEDS", "CISTERN_BINARY", "CISTERN_ADMIN_TOKEN",
+    ]
+    package static let foreignEnvironmentPrefixes = ["CISTERN_LOG_NODE_"]
 
-    /// The table in docs/configuration.md.
-    package static var markdownTable: String {
-        let defaults = ServerConfiguration()
-        let rows = all.map { option in
-            let text = option.text(defaults)
-            return "| `\(option.key)` | `\(option.flag)` | `\(option.environmentName)` | "
-                + (text.isEmpty ? option.key == "data" ? "none, must be given" : "none" : "`\(text)`")
-                + " | \(option.summary) |"
+    package mutating func take(environment: [String: String]) { s3.take(environment: environment) }
+}
+
+extension SettingsLoader where Configuration == ServerConfiguration {
+    /// What tools need to open a snapshot store: of the settings, those of S3 and whether plain text may go to other machines. Others
+    /// in the environment are a server's.
+    package static func loadStoreSettings(
+        flags: [(key: String, value: String?)], environment: [String: String]
+    ) throws(ConfigurationError) -> ServerConfiguration {
+        let options = ServerOption.all.filter { $0.key.hasPrefix("s3_") || $0.key == "allow_remote" }
+        var settings: [String: (value: String, origin: String)] = [:]
+        for option in options {
+            if let value = environment[option.environmentName] {
+                settings[option.key] = (value, "environment \(option.environmentName)")
+            }
+            if let value = flags.first(where: { $0.key == option.key })?.value {
+                settings[option.key] = (value, "flag \(option.flag)")
+            }
         }
-        return (["| key | flag | environment | default | meaning |", "|---|---|---|---|---|"] + rows)
-            .joined(separator: "\n")
+        return try apply(settings, environment: environment)
     }
-}
-
-extension ServerOption {
-    private typealias Setting = any WritableKeyPath<ServerConfiguration, Int> & Sendable
-
-    /// A file; empty for none.
-    private static func path(
-        _ key: String, _ setting: any WritableKeyPath<ServerConfiguration, String> & Sendable, _ summary: String
-    ) -> ServerOption { string(key, .path, setting, summary) }
-
-    private static func string(
-        _ key: String, _ kind: Kind, _ setting: any WritableKeyPath<ServerConfiguration, String> & Sendable,
-        _ summary: String
-    ) -> ServerOption {
-        ServerOption(
-            key: key, kind: kind, summary: summary, text: { $0[keyPath: setting] },
-            apply: { configuration, text in
-                configuration[keyPath: setting] = text
-                return true
-            })
-    }
-
-    private static func count(
-        _ key: String, _ path: Setting, _ range: ClosedRange<Int>, _ summary: String
-    ) -> ServerOption {
-        integer(key, .count, path, range, summary, text: { "\($0)" }, parse: { Int($0) })
-    }
-
-    private static func bytes(
-        _ key: String, _ path: Setting, _ range: ClosedRange<Int>, _ summary: String
-    ) -> ServerOption {
-        integer(key, .bytes, path, range, summary, text: bytesText, parse: parseBytes)
-    }
-
-    private static func duration(
-        _ key: String, _ path: Setting, _ range: ClosedRange<Int>, _ summary: String
-    ) -> ServerOption {
-        integer(key, .duration, path, range, summary, text: durationText, parse: parseMilliseconds)
-    }
-
-    private static func integer(
-        _ key: String, _ kind: Kind, _ path: Setting, _ range: ClosedRange<Int>, _ summary: String,
-        text: @escaping @Sendable (Int) -> String, parse: @escaping @Sendable (String) -> Int?
-    ) -> ServerOption {
-        ServerOption(
-            key: key, kind: kind, summary: summary, text: { text($0[keyPath: path]) },
-            apply: { configuration, given in
-                guard let value = parse(given), range.contains(value) else { return false }
-                configuration[keyPath: path] = value
-                return true
-            })
-    }
-}
-
-package func commaSeparated(_ text: String) -> [String] {
-    text.split(separator: ",").map { trimmed(String($0)) }.filter { !$0.isEmpty }
-}
-
-func trimmed(_ text: String) -> String {
-    var slice = Substring(text)
-    while let first = slice.first, first.isWhitespace { slice.removeFirst() }
-    while let last = slice.last, last.isWhitespace { slice.removeLast() }
-    return String(slice)
-}
-
-private let byteUnits = [("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30), ("B", 1)]
-private let durationUnits = [("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)]
-
-private func parse(_ text: String, units: [(String, Int)]) -> Int? {
-    let digits = text.prefix { $0.isASCII && $0.isNumber }
-    let unit = trimmed(String(text.dropFirst(digits.count)))
-    guard let number = Int(digits) else { return nil }
-    if unit.isEmpty { return number }
-    guard let factor = units.first(where: { $0.0.lowercased() == unit.lowercased() })?.1 else { return nil }
-    let (product, overflow) = number.multipliedReportingOverflow(by: factor)
-    return overflow ? nil : product
-}
-
-private func parseBytes(_ text: String) -> Int? { parse(text, units: byteUnits) }
-
-/// A bare number is refused unless it is zero: whether it means seconds cannot be known.
-private func parseMilliseconds(_ text: String) -> Int? {
-    if text == "0" { return 0 }
-    guard text.contains(where: { $0.isLetter }) else { return nil }
-    return parse(text, units: durationUnits)
-}
-
-private func bytesText(_ value: Int) -> String {
-    for (name, factor) in [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] where value % factor == 0 && value > 0
-    {
-        return "\(value / factor)\(name)"
-    }
-    return "\(value)"
-}
-
-private func durationText(_ value: Int) -> String {
-    for (name, factor) in [("h", 3_600_000), ("m", 60_000), ("s", 1000)] where value % factor == 0 && value > 0 {
-        return "\(value / factor)\(name)"
-    }
-    return "\(value)ms"
 }

@@ -1,6 +1,7 @@
 // What a server's settings say about replication, made into what it needs; and the mark that its data directory gets.
 
 internal import CisternChangelog
+internal import CisternDaemon
 internal import CisternFileSystem
 package import CisternLogProtocol
 package import CisternMetadata

@@ -6,6 +6,7 @@
 //
 // Specification: proto-spec/metadata-records.md.
 
+internal import CisternDaemon
 internal import CisternLogProtocol
 internal import CisternMetadata
 internal import CisternPrimitives

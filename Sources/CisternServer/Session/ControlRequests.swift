@@ -1,6 +1,7 @@
 // The seldom requests: attaching, detaching, registering states and dictionaries, snapshots. Each is a task where it has to
 // wait; the answer goes back through the session's event loop.
 
+internal import CisternDaemon
 internal import CisternLSM
 internal import CisternPrimitives
 internal import CisternTransport

@@ -1,5 +1,6 @@
 // What all sessions of a server share. Immutable; each part says its own threading rule.
 
+package import CisternDaemon
 internal import CisternFileSystem
 package import CisternLSM
 package import CisternPrimitives

@@ -1,5 +1,6 @@
 // Snapshots of a data directory that no server has open, for operators: forked, brought from a store, released.
 
+internal import CisternDaemon
 package import CisternFileSystem
 internal import CisternLSM
 internal import CisternPrimitives

@@ -1,8 +1,6 @@
 // Flags over environment over file over defaults. Pure: the caller reads the file and the environment. Nothing is ignored:
 // a name that is not known is refused with the nearest one that is.
 
-internal import CisternSnapshotStoreS3
-
 package struct ConfigurationError: Error, Equatable, Sendable, CustomStringConvertible {
     /// Where the setting came from, and what is wrong with it.
     package let description: String
@@ -10,13 +8,10 @@ package struct ConfigurationError: Error, Equatable, Sendable, CustomStringConve
     package init(description: String) { self.description = description }
 }
 
-package enum ConfigurationLoader {
-    /// Names with the prefix of the environment that are not settings of the server.
-    package static let reservedEnvironmentNames: Set<String> = [
-        "CISTERN_CONFIG", "CISTERN_SEED", "CISTERN_SEEDS", "CISTERN_BINARY", "CISTERN_ADMIN_TOKEN",
-    ]
+package enum SettingsLoader<Configuration: DaemonConfiguration> {
+    private typealias Option = ConfigurationOption<Configuration>
 
-    package static let fileBytesMax = 1 << 20
+    package static var fileBytesMax: Int { 1 << 20 }
 
     /// - Parameters:
     ///   - flags: key and texts, as given on the command line.
@@ -24,45 +19,28 @@ package enum ConfigurationLoader {
     package static func load(
         flags: [(key: String, values: [String])], environment: [String: String],
         file: (name: String, text: String)?
-    ) throws(ConfigurationError) -> ServerConfiguration {
+    ) throws(ConfigurationError) -> Configuration {
         var settings: [String: (value: String, origin: String)] = [:]
         if let file {
             for (key, setting) in try parse(file.text, name: file.name) { settings[key] = setting }
         }
         for (key, setting) in try parse(environment) { settings[key] = setting }
         for flag in flags where !flag.values.isEmpty {
-            guard let option = ServerOption.named(flag.key) else { throw unknown(flag.key, origin: "flag") }
+            guard let option = Option.named(flag.key) else { throw unknown(flag.key, origin: "flag") }
             settings[flag.key] = (flag.values.joined(separator: ","), "flag \(option.flag)")
         }
-        let configuration = try apply(settings, environment)
+        let configuration = try apply(settings, environment: environment)
         if let problem = configuration.firstProblem() { throw ConfigurationError(description: problem) }
         return configuration
     }
 
-    /// What tools need to open a snapshot store: of the settings, those of S3 and whether plain text may go to other machines. Others
-    /// in the environment are a server's.
-    package static func loadStoreSettings(
-        flags: [(key: String, value: String?)], environment: [String: String]
-    ) throws(ConfigurationError) -> ServerConfiguration {
-        let options = ServerOption.all.filter { $0.key.hasPrefix("s3_") || $0.key == "allow_remote" }
-        var settings: [String: (value: String, origin: String)] = [:]
-        for option in options {
-            if let value = environment[option.environmentName] {
-                settings[option.key] = (value, "environment \(option.environmentName)")
-            }
-            if let value = flags.first(where: { $0.key == option.key })?.value {
-                settings[option.key] = (value, "flag \(option.flag)")
-            }
-        }
-        return try apply(settings, environment)
-    }
-
-    private static func apply(
-        _ settings: [String: (value: String, origin: String)], _ environment: [String: String]
-    ) throws(ConfigurationError) -> ServerConfiguration {
-        var configuration = ServerConfiguration()
-        configuration.s3.take(environment: environment)
-        for option in ServerOption.all {
+    /// Settings with where each came from, which need not be able to work together.
+    package static func apply(
+        _ settings: [String: (value: String, origin: String)], environment: [String: String]
+    ) throws(ConfigurationError) -> Configuration {
+        var configuration = Configuration()
+        configuration.take(environment: environment)
+        for option in Option.all {
             guard let (value, origin) = settings[option.key] else { continue }
             guard option.apply(&configuration, value) else {
                 throw ConfigurationError(
@@ -87,7 +65,7 @@ package enum ConfigurationLoader {
             }
             let key = trimmed(String(content[..<equals]))
             let value = trimmed(String(content[content.index(after: equals)...]))
-            guard let option = ServerOption.named(key) else { throw unknown(key, origin: origin) }
+            guard let option = Option.named(key) else { throw unknown(key, origin: origin) }
             if let earlier = settings[key] {
                 guard option.kind == .addresses else {
                     throw ConfigurationError(description: "\(origin): \(key) was already set by \(earlier.origin)")
@@ -105,11 +83,12 @@ package enum ConfigurationLoader {
     ) throws(ConfigurationError) -> [String: (value: String, origin: String)] {
         var settings: [String: (value: String, origin: String)] = [:]
         for (name, value) in environment.sorted(by: { $0.key < $1.key }) {
-            guard name.hasPrefix(ServerOption.environmentPrefix), !reservedEnvironmentNames.contains(name) else {
-                continue
-            }
-            guard let option = ServerOption.all.first(where: { $0.environmentName == name }) else {
-                let known = ServerOption.all.map(\.environmentName) + reservedEnvironmentNames
+            guard name.hasPrefix(Configuration.environmentPrefix),
+                !Configuration.foreignEnvironmentNames.contains(name),
+                !Configuration.foreignEnvironmentPrefixes.contains(where: { name.hasPrefix($0) })
+            else { continue }
+            guard let option = Option.all.first(where: { $0.environmentName == name }) else {
+                let known = Option.all.map(\.environmentName) + Configuration.foreignEnvironmentNames
                 throw ConfigurationError(
                     description: "environment \(name) is not a setting; did you mean \(nearest(to: name, in: known))?")
             }
@@ -121,7 +100,7 @@ package enum ConfigurationLoader {
     private static func unknown(_ key: String, origin: String) -> ConfigurationError {
         ConfigurationError(
             description: "\(origin): \(key) is not a setting; did you mean "
-                + "\(nearest(to: key, in: ServerOption.all.map(\.key)))?")
+                + "\(nearest(to: key, in: Option.all.map(\.key)))?")
     }
 }
 

@@ -4,11 +4,11 @@ internal import CisternFileSystem
 package import CisternTransport
 internal import Crypto
 internal import FoundationEssentials
-internal import Logging
+package import Logging
 internal import Synchronization
 
 /// Who may come in, by a file that may change. Any thread.
-final class TokenFile: AccessControl {
+package final class TokenFile: AccessControl {
     let path: String
     private let list: Mutex<TokenList>
 
@@ -17,7 +17,7 @@ final class TokenFile: AccessControl {
         list = Mutex(try TokenFile.read(path))
     }
 
-    func grant(token: String) -> AccessGrant? {
+    package func grant(token: String) -> AccessGrant? {
         if token.isEmpty { return nil }
         let hash = TokenFile.hash(token)
         return list.withLock { $0 }.grant(hash: hash)
@@ -79,17 +79,17 @@ package final class ServerSecurity: Sendable {
     static let certificateCheckMilliseconds = 60_000
     static let tokensCheckMilliseconds = 10_000
 
-    let tls: ServerTLS?
-    let tokens: TokenFile?
+    package let tls: ServerTLS?
+    package let tokens: TokenFile?
     private let logger: Logger
     /// Reloads that failed, since the start.
     private let failed = Atomic<UInt64>(0)
     private let task = Mutex<Task<Void, Never>?>(nil)
 
-    var reloadsFailed: UInt64 { failed.load(ordering: .relaxed) }
+    package var reloadsFailed: UInt64 { failed.load(ordering: .relaxed) }
 
     /// Reads the files. Blocks.
-    init(_ configuration: ServerConfiguration, logger: Logger) throws(ServerStartError) {
+    package init(_ configuration: some PortSettings, logger: Logger) throws(ServerStartError) {
         self.logger = logger
         if configuration.tlsCertificate.isEmpty {
             tls = nil
@@ -108,7 +108,7 @@ package final class ServerSecurity: Sendable {
     }
 
     /// Follows the files until `stop`.
-    func follow(on lane: BlockingLane) {
+    package func follow(on lane: BlockingLane) {
         guard tls != nil || tokens != nil else { return }
         let started = Task { [weak self] in
             var elapsed = 0
@@ -128,10 +128,10 @@ package final class ServerSecurity: Sendable {
         task.withLock { $0 = started }
     }
 
-    func stop() { task.withLock { $0 }?.cancel() }
+    package func stop() { task.withLock { $0 }?.cancel() }
 
     /// Takes what the files say now. What cannot be read is logged and counted, and what was known stays. Blocks.
-    func reload(certificate: Bool, tokens checksTokens: Bool) {
+    package func reload(certificate: Bool, tokens checksTokens: Bool) {
         if certificate, let tls {
             do throws(TLSError) {
                 if try tls.reload() {

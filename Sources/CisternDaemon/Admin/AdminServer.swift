@@ -1,10 +1,10 @@
-// The admin port: HTTP/1.1 for health checks, metrics and the status page. It listens before the data directory is opened, on
-// a thread of its own, so that it answers while everything else is busy.
+// The admin port: HTTP/1.1 for health checks, metrics and what else a daemon has to show (`AdminPages`). It listens before the data
+// directory is opened, on a thread of its own, so that it answers while everything else is busy.
 //
-// Only GET and HEAD, no bodies, no state of its own but the history of the page. Limits: `connectionsMax`, an idle time, and
-// NIO's bound on the head of a request.
+// Only GET and HEAD, no bodies, no state of its own. Limits: `connectionsMax`, an idle time, and NIO's bound on the head of a
+// request.
 //
-// Threading: handlers on the admin loop; `publish` and `close` from anywhere.
+// Threading: handlers on the admin loop; `close` from anywhere.
 
 internal import CisternPrimitives
 package import CisternTransport
@@ -19,19 +19,16 @@ package final class AdminServer: Sendable {
     static let idleSeconds: Int64 = 30
     static let backlog: Int32 = 64
 
-    /// Says what the server is like; nil while it starts.
-    package typealias Source = @Sendable () async -> ServerStatus
-
     private let group: MultiThreadedEventLoopGroup
-    private let source = Mutex<(phase: @Sendable () -> ServerStatus.Phase, status: Source)?>(nil)
     private let channels = Mutex<(listening: (any Channel)?, open: [ObjectIdentifier: any Channel])>((nil, [:]))
-    let history = StatusHistory()
     private let bound = Mutex<Endpoint?>(nil)
 
     private let security: ServerSecurity?
+    private let pages: any AdminPages
 
-    private init(_ security: ServerSecurity?) {
+    private init(_ security: ServerSecurity?, _ pages: any AdminPages) {
         self.security = security
+        self.pages = pages
         group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     }
 
@@ -40,9 +37,9 @@ package final class AdminServer: Sendable {
 
     /// Listens when it returns.
     package static func start(
-        _ address: ListenAddress, _ security: ServerSecurity? = nil
+        _ address: ListenAddress, _ security: ServerSecurity? = nil, pages: any AdminPages
     ) async throws(ServerStartError) -> AdminServer {
-        let server = AdminServer(security)
+        let server = AdminServer(security, pages)
         do {
             try await server.listen(address)
             return server
@@ -101,25 +98,14 @@ package final class AdminServer: Sendable {
         return admitted
     }
 
-    /// The server is there: from now on answers are about it.
-    package func publish(phase: @escaping @Sendable () -> ServerStatus.Phase, status: @escaping Source) {
-        source.withLock { $0 = (phase, status) }
-    }
-
     /// True when the request shows a token of an administrator, or needs none.
     func admits(_ path: String, authorization: String?) -> Bool {
-        guard let tokens = security?.tokens, AdminRoutes.needsToken(path) else { return true }
+        guard let tokens = security?.tokens, pages.needsToken(path) else { return true }
         guard let token = HTTPCredentials.token(authorization: authorization) else { return false }
         return tokens.grant(token: token)?.isAdmin == true
     }
 
-    func respond(to path: String) async -> AdminResponse {
-        let source = source.withLock { $0 }
-        var status = ServerStatus()
-        if let source, AdminRoutes.needsStatus(path) { status = await source.status() }
-        return AdminRoutes.respond(
-            path, phase: source?.phase() ?? .starting, status: status, history: history)
-    }
+    func respond(to path: String) async -> AdminResponse { await pages.respond(to: path) }
 
     /// Stops listening and closes what is open. Idempotent.
     package func close() async {
@@ -133,7 +119,6 @@ package final class AdminServer: Sendable {
                 channel.closeFuture.whenComplete { _ in continuation.resume() }
             }
         }
-        source.withLock { $0 = nil }
         do {
             try await group.shutdownGracefully()
         } catch {
@@ -203,7 +188,7 @@ private final class AdminHandler: ChannelInboundHandler {
         headers.add(name: "content-length", value: "\(body.readableBytes)")
         headers.add(name: "cache-control", value: "no-store")
         headers.add(name: "x-content-type-options", value: "nosniff")
-        headers.add(name: "content-security-policy", value: StatusPage.securityPolicy)
+        headers.add(name: "content-security-policy", value: response.securityPolicy)
         if response.code == 401 { headers.add(name: "www-authenticate", value: HTTPCredentials.challenge) }
         if response.code == 405 { headers.add(name: "allow", value: "GET, HEAD") }
         if !head.isKeepAlive { headers.add(name: "connection", value: "close") }

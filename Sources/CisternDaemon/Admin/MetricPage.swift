@@ -1,28 +1,32 @@
 // Writes the lines of Prometheus' text format: a help and a type line for each family, then its samples. Pure.
 
-struct MetricPage {
+package struct MetricPage {
+    package static let contentType = "text/plain; version=0.0.4; charset=utf-8"
+
     /// In the order they are written.
-    typealias Labels = [(name: String, value: String)]
-    typealias Sample = (Labels, Double)
+    package typealias Labels = [(name: String, value: String)]
+    package typealias Sample = (Labels, Double)
 
-    private(set) var text = ""
+    package private(set) var text = ""
 
-    mutating func gauge(_ name: String, _ help: String, _ value: Double) { gauge(name, help, [([], value)]) }
+    package init() {}
 
-    mutating func gauge(_ name: String, _ help: String, _ samples: [Sample]) {
+    package mutating func gauge(_ name: String, _ help: String, _ value: Double) { gauge(name, help, [([], value)]) }
+
+    package mutating func gauge(_ name: String, _ help: String, _ samples: [Sample]) {
         guard !samples.isEmpty else { return }
         head(name, help, "gauge")
         for (labels, value) in samples { line(name, labels, MetricPage.number(value)) }
     }
 
-    mutating func counter(_ name: String, _ help: String, _ samples: [(Labels, UInt64)]) {
+    package mutating func counter(_ name: String, _ help: String, _ samples: [(Labels, UInt64)]) {
         guard !samples.isEmpty else { return }
         head(name, help, "counter")
         for (labels, value) in samples { line(name, labels, "\(value)") }
     }
 
     /// - Parameter counts: bucket `n` below 2^n microseconds, the last one without a bound.
-    mutating func histogram(_ name: String, _ help: String, counts: [UInt64], sumMicroseconds: UInt64) {
+    package mutating func histogram(_ name: String, _ help: String, counts: [UInt64], sumMicroseconds: UInt64) {
         head(name, help, "histogram")
         var total: UInt64 = 0
         for (bucket, count) in counts.enumerated() {
@@ -48,7 +52,7 @@ struct MetricPage {
     }
 
     /// Whole numbers without a fraction.
-    static func number(_ value: Double) -> String {
+    package static func number(_ value: Double) -> String {
         value.rounded() == value && abs(value) < 1e15 ? "\(Int64(value))" : "\(value)"
     }
 

@@ -161,6 +161,15 @@ let package = Package(
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ], swiftSettings: strict),
 
+        .target(
+            name: "CisternLogServer",
+            dependencies: [
+                "CisternDaemon", "CisternFileSystem", "CisternLogNetwork", "CisternLogNode", "CisternLogProtocol",
+                "CisternMetadata", "CisternMetadataEtcd", "CisternPrimitives", "CisternTransport",
+                .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "Logging", package: "swift-log"),
+            ], swiftSettings: strict),
+
         // Examples
         .target(
             name: "FlightsExample",
@@ -176,7 +185,8 @@ let package = Package(
         .executableTarget(
             name: "cistern",
             dependencies: [
-                "CisternDaemon", "CisternServer", "CisternTransport", "CisternLSM", "CisternFileSystem",
+                "CisternDaemon", "CisternLogServer", "CisternServer", "CisternTransport", "CisternLSM",
+                "CisternFileSystem",
                 "CisternSnapshotStore", "CisternSnapshotStoreS3", "CisternPrimitives", "FlightsExample",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
@@ -305,6 +315,13 @@ let package = Package(
             name: "CisternLogNodeTests",
             dependencies: [
                 "CisternLogNode", "CisternLogProtocol", "CisternFileSystem", "CisternPrimitives", "CisternTestKit",
+            ], swiftSettings: testing),
+        .testTarget(
+            name: "CisternLogServerTests",
+            dependencies: [
+                "CisternDaemon", "CisternFileSystem", "CisternLogNode", "CisternLogProtocol", "CisternLogServer",
+                "CisternMetadata", "CisternPrimitives", "CisternTestKit",
+                .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: testing),
         .testTarget(
             name: "LogSimulatorTests", dependencies: ["LogSimulator", "CisternLogProtocol", "CisternTestKit"],

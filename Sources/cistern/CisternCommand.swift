@@ -13,6 +13,7 @@ struct CisternCommand: AsyncParsableCommand {
         version: "cistern \(ServerVersion.number)",
         subcommands: [
             ServeCommand.self,
+            LogNodeCommand.self,
             InspectCommand.self,
             VerifyCommand.self,
             SnapshotsCommand.self,

@@ -1,5 +1,6 @@
 // One run of `cistern example flights`: the built program, as a user would start it.
 
+import CisternTestKit
 import FlightsExample
 import Foundation
 
@@ -70,18 +71,11 @@ struct FlightsRun: Sendable {
 
 /// The `cistern` program of this build.
 enum Program {
-    /// `CISTERN_BINARY`, or the one beside the test bundle.
-    static var path: String {
-        if let path = ProcessInfo.processInfo.environment["CISTERN_BINARY"] { return path }
-        let tests = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? ""
-        return URL(fileURLWithPath: tests).deletingLastPathComponent().appendingPathComponent("cistern").path
-    }
-
     /// Runs it to its end; stdout and stderr together.
     static func run(_ arguments: [String]) throws -> (status: Int32, output: String) {
         let process = Process()
         let pipe = Pipe()
-        process.executableURL = URL(fileURLWithPath: path)
+        process.executableURL = URL(fileURLWithPath: CisternBinary.path)
         process.arguments = arguments
         process.currentDirectoryURL = Repository.root
         process.standardInput = FileHandle.nullDevice

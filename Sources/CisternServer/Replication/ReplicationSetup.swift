@@ -3,34 +3,11 @@
 internal import CisternChangelog
 internal import CisternDaemon
 internal import CisternFileSystem
-package import CisternLogProtocol
-package import CisternMetadata
+internal import CisternMetadata
 internal import CisternMetadataEtcd
-package import CisternTransport
+internal import CisternTransport
 internal import Logging
 internal import NIOCore
-
-/// Log nodes where their registrations in metadata say that they are.
-package struct RegisteredLogNodes: LogNodeAddresses {
-    private let records: RecordStore
-    private let keys: MetadataKeys
-
-    package init(_ store: any MetadataStore, keys: MetadataKeys) {
-        records = RecordStore(store)
-        self.keys = keys
-    }
-
-    package func endpoint(of node: LogNodeID) async -> Endpoint? {
-        do throws(MetadataError) {
-            return try await records.get(LogNodeRegistration.self, keys.node(node)).flatMap {
-                Endpoint($0.value.address)
-            }
-        } catch {
-            // As a node that nobody knows: it is asked for again.
-            return nil
-        }
-    }
-}
 
 extension ReplicationServices {
     /// What the settings ask for; nil when logs are local.
@@ -50,7 +27,7 @@ extension ReplicationServices {
         options.sizes = sizes
         self.init(
             metadata: store, keys: keys, logs: logs,
-            client: LedgerClient(group: group, addresses: RegisteredLogNodes(store, keys: keys), metadata: logs),
+            client: LedgerClient(group: group, addresses: logs, metadata: logs),
             options: options)
     }
 

@@ -1,31 +1,27 @@
 // An etcd of its own for a test: a fresh directory, ports that the kernel chose, gone when the test ends.
 
-import CisternMetadata
-import CisternMetadataEtcd
-import CisternTestKit
-import CisternTransport
+package import CisternTransport
 import Foundation
 import Glibc
-import NIOPosix
 import Synchronization
 
-struct EtcdProblem: Error, CustomStringConvertible {
-    let description: String
+package struct EtcdProblem: Error, CustomStringConvertible {
+    package let description: String
 }
 
-final class EtcdProcess: Sendable {
-    static let program: String? = {
+package final class EtcdProcess: Sendable {
+    package static let program: String? = {
         let folders = (ProcessInfo.processInfo.environment["PATH"] ?? "").split(separator: ":")
         return folders.map { "\($0)/etcd" }.first { FileManager.default.isExecutableFile(atPath: $0) }
     }()
 
-    let clientPort: Int
+    package let clientPort: Int
     private let peerPort: Int
     private let directory: String
     private let isSecure: Bool
     private let process: Mutex<Process?>
 
-    var endpoint: Endpoint { .tcp(host: "127.0.0.1", port: clientPort) }
+    package var endpoint: Endpoint { .tcp(host: "127.0.0.1", port: clientPort) }
 
     private init(clientPort: Int, peerPort: Int, directory: String, isSecure: Bool) {
         self.clientPort = clientPort
@@ -35,7 +31,7 @@ final class EtcdProcess: Sendable {
         process = Mutex(nil)
     }
 
-    static func with(isSecure: Bool = false, _ body: (EtcdProcess) async throws -> Void) async throws {
+    package static func with(isSecure: Bool = false, _ body: (EtcdProcess) async throws -> Void) async throws {
         let etcd = try await start(isSecure: isSecure)
         do {
             try await body(etcd)
@@ -66,7 +62,7 @@ final class EtcdProcess: Sendable {
     }
 
     /// Returns when it serves clients. Its directory is used again after `kill`.
-    func run() async throws {
+    package func run() async throws {
         guard let program = EtcdProcess.program else {
             throw EtcdProblem(description: "there is no etcd in PATH")
         }
@@ -117,7 +113,7 @@ final class EtcdProcess: Sendable {
         throw EtcdProblem(description: String(said.suffix(500)))
     }
 
-    func kill() {
+    package func kill() {
         guard let process = process.withLock({ $0.take() }) else { return }
         _ = Glibc.kill(process.processIdentifier, SIGKILL)
         process.waitUntilExit()
@@ -130,7 +126,7 @@ final class EtcdProcess: Sendable {
 }
 
 /// Ports that nothing listens on.
-private func freePorts(_ count: Int) throws -> [Int] {
+package func freePorts(_ count: Int) throws -> [Int] {
     var sockets: [Int32] = []
     defer { for socket in sockets { close(socket) } }
     return try (0..<count).map { _ in
@@ -151,4 +147,4 @@ private func freePorts(_ count: Int) throws -> [Int] {
 }
 
 /// Ports that refuse connections.
-func refusingEndpoint() throws -> Endpoint { .tcp(host: "127.0.0.1", port: try freePorts(1)[0]) }
+package func refusingEndpoint() throws -> Endpoint { .tcp(host: "127.0.0.1", port: try freePorts(1)[0]) }

@@ -164,8 +164,9 @@ let package = Package(
         .target(
             name: "CisternLogServer",
             dependencies: [
-                "CisternDaemon", "CisternFileSystem", "CisternLogNetwork", "CisternLogNode", "CisternLogProtocol",
-                "CisternMetadata", "CisternMetadataEtcd", "CisternPrimitives", "CisternTransport",
+                "CisternChangelog", "CisternDaemon", "CisternFileSystem", "CisternLogNetwork", "CisternLogNode",
+                "CisternLogProtocol", "CisternLogRepair", "CisternMetadata", "CisternMetadataEtcd", "CisternPrimitives",
+                "CisternTransport",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: strict),

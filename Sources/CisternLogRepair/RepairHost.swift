@@ -199,7 +199,7 @@ package final class RepairHost: Sendable {
             if let interval = options.scrubMilliseconds, context.nowMilliseconds - scrubbed >= interval {
                 scrubbed = context.nowMilliseconds
                 // Not waited for: it reads all that the node has.
-                node.scrub { [context] entries in
+                node.scrub(bytesPerSecond: options.scrubBytesPerSecond) { [context] entries in
                     context.logger.info("all stored entries were read", metadata: ["entries": "\(entries)"])
                     signal.wake()
                 }

@@ -19,6 +19,8 @@ package struct RepairOptions: Sendable {
     package var mendMilliseconds: UInt64 = 60_000
     /// Between two readings of all that the own node stores; nil: never.
     package var scrubMilliseconds: UInt64? = 24 * 3_600_000
+    /// Bytes a second that this takes; 0: as fast as the disk is.
+    package var scrubBytesPerSecond: UInt64 = 16 << 20
     /// Of the lease that the auditor's place and claims of ledgers depend on. A process that is gone is followed after this.
     package var leaseMilliseconds: UInt64 = 15_000
 

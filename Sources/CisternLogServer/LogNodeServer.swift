@@ -4,6 +4,7 @@
 //   drain     registered as read-only, GO_AWAY on every connection, what is in flight is answered
 //   shutdown  drain if nobody did ─► journal synced and closed ─► lease given back ─► stop threads
 
+internal import CisternChangelog
 package import CisternDaemon
 package import CisternFileSystem
 internal import CisternLogNetwork
@@ -34,6 +35,8 @@ package final class LogNodeServer: Sendable {
     private let node: LogNodeHost
     private let listener: LogNodeListener
     private let registrar: LogNodeRegistrar
+    /// nil when this node takes no part in repair.
+    private let peers: LogNodePeers?
     private let duties: Task<Void, Never>
     private let isDraining = Atomic(false)
     private let isStopped = Atomic(false)
@@ -67,6 +70,7 @@ package final class LogNodeServer: Sendable {
         if let problem = configuration.firstProblem() { throw ServerStartError(description: problem) }
         let security = try ServerSecurity(configuration, logger: logger)
         let tls = try etcdTLS(configuration)
+        let peers = configuration.repair ? try LogNodePeers.clientOptions(configuration, fileSystem: fileSystem) : nil
         let pages = LogNodePages(started: time)
         // First, so that whoever watches sees a node that starts, however long that takes.
         let admin: AdminServer? =
@@ -81,7 +85,7 @@ package final class LogNodeServer: Sendable {
             group: group, lane: BlockingLane(),
             logger: logger)
         do throws(ServerStartError) {
-            return try await LogNodeServer(configuration, frame, fileSystem: fileSystem, time: time)
+            return try await LogNodeServer(configuration, frame, peers, fileSystem: fileSystem, time: time)
         } catch {
             await frame.stop()
             throw error
@@ -89,7 +93,8 @@ package final class LogNodeServer: Sendable {
     }
 
     private init(
-        _ configuration: LogNodeConfiguration, _ frame: Frame, fileSystem: any FileSystem, time: any TimeSource
+        _ configuration: LogNodeConfiguration, _ frame: Frame, _ peerOptions: LedgerClientOptions?,
+        fileSystem: any FileSystem, time: any TimeSource
     ) async throws(ServerStartError) {
         self.configuration = configuration
         self.frame = frame
@@ -98,7 +103,10 @@ package final class LogNodeServer: Sendable {
         let keys = MetadataKeys(cluster: configuration.cluster)
         let cookie = try await LogNodeServer.claim(configuration, frame, fileSystem, store)
         let checks = LedgerChecks(store: store, keys: keys, cluster: cookie.cluster) { error in
-            logger.debug("metadata does not say which ledgers exist", metadata: ["error": "\(error)"])
+            // Without an answer nothing is deleted, which can wait; an answer that cannot be believed is for people.
+            logger.log(
+                level: error.isUnavailable ? .debug : .warning, "metadata does not say which ledgers exist",
+                metadata: ["error": "\(error)"])
         }
         let node = try await LogNodeServer.open(configuration, cookie, frame, fileSystem, checks)
         self.node = node
@@ -114,7 +122,14 @@ package final class LogNodeServer: Sendable {
             store: store, keys: keys, cluster: cookie.cluster, node: cookie.node, cookie: cookie.stored,
             address: advertised, leaseMilliseconds: UInt64(configuration.leaseMilliseconds), time: time, logger: logger)
         frame.security.follow(on: frame.lane)
-        frame.pages.publish(node: node, registrar: registrar, listener: listener, security: frame.security)
+        let ledgers = LedgerStore(store, keys: keys) { error in
+            logger.debug("metadata does not answer repair", metadata: ["error": "\(error)"])
+        }
+        peers = peerOptions.map { [node] in
+            LogNodePeers(configuration, store: ledgers, options: $0, node: node, group: frame.group, logger: logger)
+        }
+        frame.pages.publish(
+            node: node, registrar: registrar, listener: listener, security: frame.security, peers: peers)
         let (first, registered) = AsyncStream<Void>.makeStream()
         duties = Task { [node, registrar] in
             await LogNodeServer.keepRegistered(node, registrar, logger) {
@@ -129,6 +144,7 @@ package final class LogNodeServer: Sendable {
             await Task { await self.shutdown() }.value
             throw ServerStartError(description: "the log node was stopped before it was registered")
         }
+        peers?.start()
         logger.notice(
             "serving",
             metadata: [
@@ -144,6 +160,7 @@ package final class LogNodeServer: Sendable {
         frame.logger.info("draining")
         duties.cancel()
         await duties.value
+        await peers?.stop()
         // At the same time: clients that look for a node do not find this one, and metadata may be away.
         async let told = registrar.step(isReadOnly: true)
         node.releaseWaiters()
@@ -252,8 +269,6 @@ extension LogNodeServer {
         journal.reserveBytes = UInt64(configuration.diskReserveBytes)
         var options = LogNodeOptions(journal: journal, isNew: false)
         options.collectMilliseconds = UInt64(configuration.collectMilliseconds)
-        options.scrubMilliseconds = UInt64(configuration.scrubMilliseconds)
-        options.scrubBytesPerSecond = UInt64(configuration.scrubBytesPerSecond)
         return options
     }
 

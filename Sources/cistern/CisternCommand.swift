@@ -22,6 +22,7 @@ struct CisternCommand: AsyncParsableCommand {
             StateCommand.self,
             UpgradeCommand.self,
             TokenCommand.self,
+            DevClusterCommand.self,
             ExampleCommand.self,
         ])
 }

@@ -66,6 +66,14 @@ struct LogNodeRunCommand: AsyncParsableCommand {
     @Option(help: "Between two looks for ledgers that were deleted.") var collect: String?
     @Option(help: "Between two readings of everything that is stored; 0: never.") var scrub: String?
     @Option(help: "How fast that is read.") var scrubBytesPerSecond: String?
+    @Flag(inversion: .prefixedNo, help: "Take part in repair of lost and damaged nodes.") var repair: Bool?
+    @Option(help: "A node that is not registered for so long is lost.") var repairGrace: String?
+    @Option(help: "How fast this node copies.") var repairBytesPerSecond: String?
+    @Option(help: "PEM file of who may sign other nodes' certificates; then they are spoken to over TLS.")
+    var peerAuthorities: String?
+    @Option(help: "PEM file of the certificate that is shown to other nodes.") var peerCertificate: String?
+    @Option(help: "PEM file of its private key.") var peerKey: String?
+    @Option(help: "File with the token that is shown to other nodes.") var peerTokenFile: String?
     @Option(help: "Longest wait for requests in flight when stopping.") var drain: String?
     @Option(help: "Least level that is logged to stderr.") var logLevel: String?
 
@@ -81,6 +89,9 @@ struct LogNodeRunCommand: AsyncParsableCommand {
             ("disk_reserve", diskReserve), ("connection_requests_max", connectionRequestsMax),
             ("connection_bytes_max", connectionBytesMax), ("unanswered_bytes_max", unansweredBytesMax),
             ("lease", lease), ("collect", collect), ("scrub", scrub), ("scrub_bytes_per_second", scrubBytesPerSecond),
+            ("repair", repair.map { "\($0)" }), ("repair_grace", repairGrace),
+            ("repair_bytes_per_second", repairBytesPerSecond), ("peer_authorities", peerAuthorities),
+            ("peer_certificate", peerCertificate), ("peer_key", peerKey), ("peer_token_file", peerTokenFile),
             ("drain", drain), ("log_level", logLevel),
         ]
         return [("etcd", etcd), ("listen", listen)] + single.map { ($0.0, $0.1.map { [$0] } ?? []) }

@@ -33,8 +33,6 @@ final class NodeHarness {
     var segmentBytes = 16 << 10
     var rewriteBelow = 0.0
     var reserveBytes: UInt64 = 0
-    var scrubMilliseconds: UInt64 = 0
-    var scrubBytesPerSecond: UInt64 = 0
     private var nextCall: UInt64 = 0
     private var wasStarted = false
 
@@ -54,9 +52,7 @@ final class NodeHarness {
         let metadata = LogNodeMetadata(
             highestLedger: { [ledgers] answer in answer(ledgers.withLock { $0?.max() }) },
             exists: { [ledgers] ledger, answer in answer(ledgers.withLock { $0.map { $0.contains(ledger) } }) })
-        var options = LogNodeOptions(journal: journal, isNew: isNew ?? !wasStarted)
-        options.scrubMilliseconds = scrubMilliseconds
-        options.scrubBytesPerSecond = scrubBytesPerSecond
+        let options = LogNodeOptions(journal: journal, isNew: isNew ?? !wasStarted)
         host = try LogNodeHost(
             options, fileSystem: disk, lanes: lanes,
             lane: scheduler.makeLane(), metadata: metadata)

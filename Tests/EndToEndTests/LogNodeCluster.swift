@@ -90,12 +90,16 @@ final class LogNodeCluster {
 
     /// Waits for the moment in which what metadata has of a node is like this.
     func wait(for node: UInt64, until isReached: (LogNodeRegistration?) -> Bool) async throws {
-        let key = ledgers.keys.node(LogNodeID(node))
-        let page = try await metadata.list(prefix: key, after: nil, limit: 1)
-        if isReached(await ledgers.registration(of: LogNodeID(node))) { return }
-        for try await _ in metadata.watch(prefix: key, from: page.version + 1) {
-            if isReached(await ledgers.registration(of: LogNodeID(node))) { return }
+        try await wait(for: ledgers.keys.node(LogNodeID(node))) {
+            isReached(await ledgers.registration(of: LogNodeID(node)))
         }
+    }
+
+    /// Looks at each change of a key.
+    func wait(for key: String, until isReached: () async throws -> Bool) async throws {
+        let page = try await metadata.list(prefix: key, after: nil, limit: 1)
+        if try await isReached() { return }
+        for try await _ in metadata.watch(prefix: key, from: page.version + 1) where try await isReached() { return }
     }
 }
 

@@ -131,6 +131,24 @@ struct LogNodeTests {
         }
     }
 
+    @Test func whatALostNodeHeldIsCopiedToAnother() async throws {
+        try await LogNodeCluster.with(0) { cluster in
+            for node in UInt64(1)...3 { try cluster.start(node, ["--lease", "2s", "--repair-grace", "100ms"]) }
+            let writer = try await cluster.writer(QuorumSizes(ensemble: 2, write: 2, ack: 2), on: [1, 2])
+            try await append(0..<500, to: writer)
+            #expect(try await writer.close() == EntryID(499))
+            #expect(cluster.end(2, by: SIGKILL) == -SIGKILL)
+            let key = cluster.ledgers.keys.ledger(writer.ledger)
+            try await cluster.wait(for: key) {
+                guard case .found(let found) = await cluster.ledgers.ask(.get(writer.ledger)) else { return false }
+                return found.value.fragments.allSatisfy { $0.ensemble == [LogNodeID(1), LogNodeID(3)] }
+            }
+            // The copies alone are the whole ledger.
+            #expect(cluster.end(1, by: SIGTERM) == 0)
+            #expect(try await cluster.read(writer.ledger) == (0..<500).map(entryBody))
+        }
+    }
+
     @Test func theAdminPortTellsOfTheNode() async throws {
         try await LogNodeCluster.with(1) { cluster in
             let writer = try await cluster.writer(QuorumSizes(ensemble: 1, write: 1, ack: 1), on: [1])

@@ -175,7 +175,7 @@ package func commaSeparated(_ text: String) -> [String] {
     text.split(separator: ",").map { trimmed(String($0)) }.filter { !$0.isEmpty }
 }
 
-func trimmed(_ text: String) -> String {
+package func trimmed(_ text: String) -> String {
     var slice = Substring(text)
     while let first = slice.first, first.isWhitespace { slice.removeFirst() }
     while let last = slice.last, last.isWhitespace { slice.removeLast() }

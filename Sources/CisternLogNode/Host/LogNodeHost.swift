@@ -32,10 +32,6 @@ package struct LogNodeOptions: Sendable {
     package var isNew: Bool
     /// Between two looks for ledgers that metadata does not have any more.
     package var collectMilliseconds: UInt64 = 60_000
-    /// Between two readings of everything that is stored; 0: only when `scrub` is called.
-    package var scrubMilliseconds: UInt64 = 0
-    /// How fast that is read at most; 0: as fast as the disk is.
-    package var scrubBytesPerSecond: UInt64 = 0
 
     package init(journal: JournalOptions, isNew: Bool) {
         self.journal = journal
@@ -136,7 +132,6 @@ package struct LogNodeOptions: Sendable {
         }
         machine.setReadOnly(isReadOnly)
         collectLater()
-        scrubLater()
     }
 
     // MARK: LogNodeService
@@ -275,13 +270,6 @@ package struct LogNodeOptions: Sendable {
         lane.submit(afterMilliseconds: options.collectMilliseconds) { [self] in
             drive { $0.collectGarbage(into: &$1) }
             collectLater()
-        }
-    }
-
-    private func scrubLater() {
-        guard options.scrubMilliseconds > 0 else { return }
-        lane.submit(afterMilliseconds: options.scrubMilliseconds) { [self] in
-            journal.scrub(bytesPerSecond: options.scrubBytesPerSecond) { [self] _ in scrubLater() }
         }
     }
 

@@ -14,6 +14,7 @@ final class LogNodePages: AdminPages {
         let registrar: LogNodeRegistrar
         let listener: LogNodeListener
         let security: ServerSecurity
+        let peers: LogNodePeers?
     }
 
     /// nil while the node starts.
@@ -31,10 +32,12 @@ final class LogNodePages: AdminPages {
 
     /// The node is there: from now on answers are about it.
     func publish(
-        node: LogNodeHost, registrar: LogNodeRegistrar, listener: LogNodeListener, security: ServerSecurity
+        node: LogNodeHost, registrar: LogNodeRegistrar, listener: LogNodeListener, security: ServerSecurity,
+        peers: LogNodePeers?
     ) {
         subject.withLock {
-            $0 = Subject(node: node, registrar: registrar, listener: listener, security: security)
+            $0 = Subject(
+                node: node, registrar: registrar, listener: listener, security: security, peers: peers)
         }
     }
 
@@ -65,6 +68,7 @@ final class LogNodePages: AdminPages {
         picture.connections = subject.listener.connectionCount
         picture.unansweredBytes = subject.listener.unansweredBytes
         picture.securityReloadsFailed = subject.security.reloadsFailed
+        picture.repair = subject.peers?.figures
         picture.isDraining = isDraining.load(ordering: .acquiring)
         return picture
     }

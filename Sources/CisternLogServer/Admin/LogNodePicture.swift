@@ -3,6 +3,7 @@
 internal import CisternDaemon
 internal import CisternLogNode
 internal import CisternLogProtocol
+internal import CisternLogRepair
 
 struct LogNodePicture {
     enum Phase: String {
@@ -20,6 +21,8 @@ struct LogNodePicture {
     var connections = 0
     var unansweredBytes = 0
     var securityReloadsFailed: UInt64 = 0
+    /// nil when the node takes no part in it.
+    var repair: RepairFigures?
     var isDraining = false
 
     var phase: Phase {
@@ -34,6 +37,7 @@ struct LogNodePicture {
         requests(&page)
         journal(&page)
         care(&page)
+        if let repair { figures(repair, &page) }
         return page.text
     }
 
@@ -125,5 +129,29 @@ struct LogNodePicture {
         page.counter(
             "cistern_log_node_damaged_entries_total", "Entries that the disk did not give back as they were.",
             [([], journal.damagedEntries)])
+    }
+
+    private func figures(_ repair: RepairFigures, _ page: inout MetricPage) {
+        page.gauge(
+            "cistern_log_repair_auditor", "1 at the process that looks for nodes that are gone.",
+            repair.isAuditor ? 1 : 0)
+        page.gauge(
+            "cistern_log_repair_missing_nodes", "Nodes that hold ledgers and are not registered, at the auditor.",
+            Double(repair.missingNodes.count))
+        page.gauge(
+            "cistern_log_repair_ledgers", "Ledgers in the repair queue, by state, and those of this node to be mended.",
+            [
+                ([("state", "waiting")], Double(repair.waiting)), ([("state", "lost")], Double(repair.lost)),
+                ([("state", "no_target")], Double(repair.withoutTarget)),
+                ([("state", "to_mend")], Double(repair.toMend)),
+            ])
+        page.counter(
+            "cistern_log_repair_ledgers_total", "Ledgers that this process has worked off, by what was done.",
+            [([("done", "repaired")], repair.ledgersRepaired), ([("done", "recovered")], repair.ledgersRecovered)])
+        page.counter(
+            "cistern_log_repair_copied_entries_total", "Entries copied by this process.", [([], repair.entriesCopied)])
+        page.counter("cistern_log_repair_copied_bytes_total", "Bytes of them.", [([], repair.bytesCopied)])
+        page.counter(
+            "cistern_log_repair_failures_total", "Attempts that failed and are tried again.", [([], repair.failures)])
     }
 }

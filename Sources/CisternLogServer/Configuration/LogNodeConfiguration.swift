@@ -35,6 +35,14 @@ package struct LogNodeConfiguration: PortSettings, Equatable, Sendable {
     package var collectMilliseconds = 60_000
     package var scrubMilliseconds = 24 * 3_600_000
     package var scrubBytesPerSecond = 16 << 20
+    package var repair = true
+    package var repairGraceMilliseconds = 600_000
+    package var repairBytesPerSecond = 16 << 20
+    /// How this node connects to others, whose ports are protected like its own.
+    package var peerAuthorities = ""
+    package var peerCertificate = ""
+    package var peerKey = ""
+    package var peerTokenFile = ""
     package var drainMilliseconds = 10_000
     package var logLevel = "info"
 
@@ -50,7 +58,7 @@ package struct LogNodeConfiguration: PortSettings, Equatable, Sendable {
             return
                 "the node has no number: give it one of its own in the cluster, from 1, with --node N; it keeps it for ever"
         }
-        return portsProblem() ?? metadataProblem() ?? advertiseProblem() ?? sizesProblem()
+        return portsProblem() ?? metadataProblem() ?? peerProblem() ?? advertiseProblem() ?? sizesProblem()
     }
 
     private func metadataProblem() -> String? {
@@ -69,6 +77,24 @@ package struct LogNodeConfiguration: PortSettings, Equatable, Sendable {
         }
         if !etcdCertificate.isEmpty && etcdAuthorities.isEmpty {
             return "etcd_certificate is given without etcd_authorities: certificates are shown over TLS only"
+        }
+        return nil
+    }
+
+    private func peerProblem() -> String? {
+        if peerCertificate.isEmpty != peerKey.isEmpty {
+            let (given, missing) =
+                peerKey.isEmpty ? ("peer_certificate", "peer_key") : ("peer_key", "peer_certificate")
+            return "\(given) is given and \(missing) is not: other nodes ask for both"
+        }
+        if peerAuthorities.isEmpty && !(peerCertificate.isEmpty && peerTokenFile.isEmpty) {
+            return
+                "peer_certificate or peer_token_file is given without peer_authorities: what they say is told over TLS only"
+        }
+        if repair && !tlsCertificate.isEmpty && peerAuthorities.isEmpty {
+            return
+                "the node has tls_certificate and does not know who signs those of its peers, from which it repairs: give "
+                + "peer_authorities, or repair = false"
         }
         return nil
     }

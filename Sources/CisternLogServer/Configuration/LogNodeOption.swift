@@ -82,6 +82,29 @@ extension LogNodeConfiguration: DaemonConfiguration {
         .bytes(
             "scrub_bytes_per_second", \.scrubBytesPerSecond, 1 << 20...1 << 40,
             "how fast that is read, from 1 MiB"),
+        LogNodeOption(
+            key: "repair", kind: .boolean,
+            summary: "take part in repair: copy what lost nodes held, and get back what this one lost",
+            text: { "\($0.repair)" },
+            apply: { configuration, text in
+                guard let value = Bool(text) else { return false }
+                configuration.repair = value
+                return true
+            }),
+        .duration(
+            "repair_grace", \.repairGraceMilliseconds, 0...7 * 86_400_000,
+            "a node that is not registered for so long is lost, and what it held is copied to others, up to 168h"),
+        .bytes(
+            "repair_bytes_per_second", \.repairBytesPerSecond, 1 << 20...1 << 40,
+            "how fast this node copies, from 1 MiB"),
+        .path(
+            "peer_authorities", \.peerAuthorities,
+            "PEM file of who may sign the certificates of other nodes; when it is given, they are spoken to over TLS"),
+        .path("peer_certificate", \.peerCertificate, "PEM file of the certificate that is shown to other nodes"),
+        .path("peer_key", \.peerKey, "PEM file of its private key"),
+        .path(
+            "peer_token_file", \.peerTokenFile,
+            "file with the token that is shown to other nodes; it needs write:changelog; read at the start"),
         .duration(
             "drain", \.drainMilliseconds, 0...600_000, "longest wait for requests in flight when stopping, up to 10m"),
         .logLevel(\.logLevel),

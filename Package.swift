@@ -127,7 +127,7 @@ let package = Package(
         .target(
             name: "CisternDaemon",
             dependencies: [
-                "CisternFileSystem", "CisternPrimitives", "CisternTransport",
+                "CisternFileSystem", "CisternMetadata", "CisternMetadataEtcd", "CisternPrimitives", "CisternTransport",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "Crypto", package: "swift-crypto"),

@@ -69,7 +69,7 @@ package final class LogNodeServer: Sendable {
     ) async throws(ServerStartError) -> LogNodeServer {
         if let problem = configuration.firstProblem() { throw ServerStartError(description: problem) }
         let security = try ServerSecurity(configuration, logger: logger)
-        let tls = try etcdTLS(configuration)
+        let etcd = try configuration.etcdOptions()
         let peers = configuration.repair ? try LogNodePeers.clientOptions(configuration, fileSystem: fileSystem) : nil
         let pages = LogNodePages(started: time)
         // First, so that whoever watches sees a node that starts, however long that takes.
@@ -78,8 +78,6 @@ package final class LogNodeServer: Sendable {
                 try await AdminServer.start(address, security, pages: pages)
             } else { nil }
         let group = MultiThreadedEventLoopGroup(numberOfThreads: configuration.eventLoops)
-        var etcd = EtcdOptions(endpoints: configuration.etcd.compactMap { Endpoint($0) })
-        etcd.tls = tls
         let frame = Frame(
             pages: pages, admin: admin, security: security, store: EtcdMetadataStore(options: etcd, group: group),
             group: group, lane: BlockingLane(),
@@ -194,19 +192,6 @@ package final class LogNodeServer: Sendable {
 // MARK: Pieces of starting
 
 extension LogNodeServer {
-    private static func etcdTLS(_ configuration: LogNodeConfiguration) throws(ServerStartError) -> ClientTLS? {
-        if configuration.etcdAuthorities.isEmpty { return nil }
-        let (certificate, key) = (configuration.etcdCertificate, configuration.etcdKey)
-        do throws(TLSError) {
-            return try ClientTLS(
-                trustedCertificates: configuration.etcdAuthorities,
-                certificate: certificate.isEmpty ? nil : certificate,
-                key: key.isEmpty ? nil : key, serverName: nil)
-        } catch {
-            throw ServerStartError(description: "TLS to etcd: \(error)")
-        }
-    }
-
     private static func claim(
         _ configuration: LogNodeConfiguration, _ frame: Frame, _ fileSystem: any FileSystem, _ store: EtcdMetadataStore
     ) async throws(ServerStartError) -> LogNodeCookie {

@@ -3,7 +3,7 @@
 internal import CisternDaemon
 internal import CisternMetadata
 
-package struct LogNodeConfiguration: PortSettings, Equatable, Sendable {
+package struct LogNodeConfiguration: PortSettings, MetadataSettings, Equatable, Sendable {
     package var dataDirectory = ""
     /// 0: not given.
     package var node = 0
@@ -58,27 +58,8 @@ package struct LogNodeConfiguration: PortSettings, Equatable, Sendable {
             return
                 "the node has no number: give it one of its own in the cluster, from 1, with --node N; it keeps it for ever"
         }
+        if etcd.isEmpty { return "no metadata is given: name the members of an etcd cluster with --etcd HOST:PORT" }
         return portsProblem() ?? metadataProblem() ?? peerProblem() ?? advertiseProblem() ?? sizesProblem()
-    }
-
-    private func metadataProblem() -> String? {
-        if etcd.isEmpty {
-            return "no metadata is given: name the members of an etcd cluster with --etcd HOST:PORT"
-        }
-        for text in etcd {
-            guard case .tcp(_, let port)? = ListenAddress(text), port > 0 else {
-                return "etcd \"\(text)\" is not HOST:PORT"
-            }
-        }
-        if etcdCertificate.isEmpty != etcdKey.isEmpty {
-            let (given, missing) =
-                etcdKey.isEmpty ? ("etcd_certificate", "etcd_key") : ("etcd_key", "etcd_certificate")
-            return "\(given) is given and \(missing) is not: etcd asks for both"
-        }
-        if !etcdCertificate.isEmpty && etcdAuthorities.isEmpty {
-            return "etcd_certificate is given without etcd_authorities: certificates are shown over TLS only"
-        }
-        return nil
     }
 
     private func peerProblem() -> String? {

@@ -1,7 +1,6 @@
 // The one table of a log node's options. Flags, environment names, file keys and docs/configuration.md are all made from it.
 
 package import CisternDaemon
-internal import CisternMetadata
 
 package typealias LogNodeOption = ConfigurationOption<LogNodeConfiguration>
 package typealias LogNodeConfigurationLoader = SettingsLoader<LogNodeConfiguration>
@@ -11,7 +10,10 @@ extension LogNodeConfiguration: DaemonConfiguration {
     package static let foreignEnvironmentNames: Set<String> = ["CISTERN_LOG_NODE_CONFIG"]
     package static let foreignEnvironmentPrefixes: [String] = []
 
-    package static let options = identity + LogNodeOption.ports(adminHas: "health and metrics") + work
+    package static let options =
+        identity + LogNodeOption.metadata(mustBeGiven: true, "members of the etcd cluster with the metadata, HOST:PORT")
+        + place
+        + LogNodeOption.ports(adminHas: "health and metrics") + work
 
     private static let identity: [LogNodeOption] = [
         .string(
@@ -25,26 +27,13 @@ extension LogNodeConfiguration: DaemonConfiguration {
                 configuration.node = value
                 return true
             }),
-        .string(
-            "cluster", .choice, \.cluster,
-            "which cluster in etcd: 1 to 64 letters, digits, -, _ and .; keys begin with cistern/ and this",
-            isValid: { MetadataKeys.isClusterName($0) }),
-        LogNodeOption(
-            key: "etcd", kind: .addresses, summary: "members of the etcd cluster with the metadata, HOST:PORT",
-            text: { $0.etcd.joined(separator: ", ") },
-            apply: { configuration, text in
-                configuration.etcd = commaSeparated(text)
-                return !configuration.etcd.isEmpty
-            }),
-        .path(
-            "etcd_authorities", \.etcdAuthorities,
-            "PEM file of who may sign etcd's certificates; when it is given, etcd is spoken to over TLS"),
-        .path("etcd_certificate", \.etcdCertificate, "PEM file of the certificate that is shown to etcd"),
-        .path("etcd_key", \.etcdKey, "PEM file of its private key"),
+    ]
+
+    private static let place: [LogNodeOption] = [
         .string(
             "advertise", .address, \.advertise,
             "HOST:PORT at which clients reach the node (port 0 = the one it listens on); empty: as in listen",
-            isValid: { _ in true }),
+            isValid: { _ in true })
     ]
 
     private static let work: [LogNodeOption] = [

@@ -23,7 +23,7 @@ package enum Durability: String, Sendable, CaseIterable {
     case replicated
 }
 
-package struct ServerConfiguration: PortSettings, Equatable, Sendable {
+package struct ServerConfiguration: PortSettings, MetadataSettings, Equatable, Sendable {
     package var dataDirectory = ""
     /// `HOST:PORT` or `unix:/PATH`; port 0 takes a free one.
     package var listen = ["127.0.0.1:7070"]
@@ -102,20 +102,7 @@ package struct ServerConfiguration: PortSettings, Equatable, Sendable {
                 "log_quorum \"\(logQuorum)\" is not COPIES/ACKNOWLEDGED such as 3/2: both count from 1, the second is at most the "
                 + "first, and \(QuorumSizes.ensembleMax) is the most"
         }
-        if !MetadataKeys.isClusterName(cluster) {
-            return "cluster \"\(cluster)\" is not 1 to \(MetadataKeys.clusterNameBytesMax) letters, digits, -, _ and ."
-        }
-        for text in etcd {
-            guard case .tcp = ListenAddress(text) else { return "etcd \"\(text)\" is not HOST:PORT" }
-        }
-        if etcdCertificate.isEmpty != etcdKey.isEmpty {
-            let (given, missing) =
-                etcdKey.isEmpty ? ("etcd_certificate", "etcd_key") : ("etcd_key", "etcd_certificate")
-            return "\(given) is given and \(missing) is not: etcd asks for both"
-        }
-        if !etcdCertificate.isEmpty && etcdAuthorities.isEmpty {
-            return "etcd_certificate is given without etcd_authorities: certificates are shown over TLS only"
-        }
+        if let problem = metadataProblem() { return problem }
         guard durability == .replicated else { return nil }
         if snapshotStore.isEmpty {
             return

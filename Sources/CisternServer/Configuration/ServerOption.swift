@@ -8,7 +8,12 @@ package typealias ConfigurationLoader = SettingsLoader<ServerConfiguration>
 
 extension ServerConfiguration: DaemonConfiguration {
     package static let environmentPrefix = "CISTERN_"
-    package static let options = place + ServerOption.ports(adminHas: "health, metrics and the status page") + engine
+    package static let options =
+        place + ServerOption.ports(adminHas: "health, metrics and the status page") + engine
+        + ServerOption.metadata(
+            mustBeGiven: false,
+            "members of the etcd cluster with the log nodes' metadata, HOST:PORT; for durability = replicated")
+        + replication
 
     private static let place: [ServerOption] = [
         ServerOption(
@@ -104,23 +109,9 @@ extension ServerConfiguration: DaemonConfiguration {
                 configuration.durability = value
                 return true
             }),
-        ServerOption(
-            key: "etcd", kind: .addresses,
-            summary: "members of the etcd cluster with the log nodes' metadata, HOST:PORT; for durability = replicated",
-            text: { $0.etcd.joined(separator: ", ") },
-            apply: { configuration, text in
-                configuration.etcd = commaSeparated(text)
-                return true
-            }),
-        .path(
-            "etcd_authorities", \.etcdAuthorities,
-            "PEM file of who may sign etcd's certificates; when it is given, etcd is spoken to over TLS"),
-        .path("etcd_certificate", \.etcdCertificate, "PEM file of the certificate that is shown to etcd"),
-        .path("etcd_key", \.etcdKey, "PEM file of its private key"),
-        .string(
-            "cluster", .text, \.cluster,
-            "which cluster of log nodes in etcd: 1 to 64 letters, digits, -, _ and .; keys begin with cistern/ and this"
-        ),
+    ]
+
+    private static let replication: [ServerOption] = [
         .string(
             "log_quorum", .text, \.logQuorum,
             "COPIES/ACKNOWLEDGED: to how many log nodes a write goes, and how many must have it; for durability = replicated"

@@ -18,7 +18,11 @@ extension ReplicationServices {
     ) throws(ServerStartError) {
         guard configuration.durability == .replicated, let sizes = configuration.logQuorumSizes else { return nil }
         let store: any MetadataStore
-        if let metadata { store = metadata } else { store = try ReplicationServices.etcd(configuration, group) }
+        if let metadata {
+            store = metadata
+        } else {
+            store = EtcdMetadataStore(options: try configuration.etcdOptions(), group: group)
+        }
         let keys = MetadataKeys(cluster: configuration.cluster)
         let logs = LedgerStore(store, keys: keys) { error in
             logger.warning("the metadata store did not answer as it should", metadata: ["error": "\(error)"])
@@ -29,23 +33,6 @@ extension ReplicationServices {
             metadata: store, keys: keys, logs: logs,
             client: LedgerClient(group: group, addresses: logs, metadata: logs),
             options: options)
-    }
-
-    private static func etcd(
-        _ configuration: ServerConfiguration, _ group: any EventLoopGroup
-    ) throws(ServerStartError) -> any MetadataStore {
-        var options = EtcdOptions(endpoints: configuration.etcd.compactMap { Endpoint($0) })
-        if !configuration.etcdAuthorities.isEmpty {
-            let (certificate, key) = (configuration.etcdCertificate, configuration.etcdKey)
-            do throws(TLSError) {
-                options.tls = try ClientTLS(
-                    trustedCertificates: configuration.etcdAuthorities,
-                    certificate: certificate.isEmpty ? nil : certificate, key: key.isEmpty ? nil : key, serverName: nil)
-            } catch {
-                throw ServerStartError(description: "TLS to etcd: \(error)")
-            }
-        }
-        return EtcdMetadataStore(options: options, group: group)
     }
 }
 

@@ -157,6 +157,35 @@ import Testing
         }
     }
 
+    @Test func aCheckpointThatWasNeverUploadedIsRestoredOnAnotherServer() async throws {
+        try await ReplicationHarness.run { cluster in
+            let first = try await cluster.start("/first")
+            let tree = try await first.connect().attach(0, 7)
+            try await tree.write(1, [.put(1, 1, "base"), .put(6, 6, "base")])
+            let base = try await tree.snapshot(1, sequence: 1)
+            _ = try await cluster.record { $0.base.handles == [base.handle] }
+            cluster.files.inject(.init([.create]) { $0.hasPrefix("/backup/") })
+            try await tree.write(2, [.put(2, 2, "checkpoint")])
+            let checkpoint = try await tree.snapshot(2, sequence: 2)
+            try await tree.write(3, [.put(1, 1, "after it"), .put(2, 2, "after it")])
+            await first.server.shutdown()
+            cluster.files.clearFaults()
+
+            let second = try await cluster.start("/second")
+            let client = try await second.connect()
+            let left = try await client.attach(0, 3, epoch: 2, writer: "l", restoring: [checkpoint.handle])
+            let right = try await client.attach(4, 7, epoch: 2, writer: "r", restoring: [checkpoint.handle])
+            #expect(try await left.get([keys[1], keys[2]]) == ["base", "checkpoint"])
+            #expect(try await right.get([keys[6]]) == ["base"])
+            let record = try await cluster.record { $0.epoch == 2 }
+            #expect(record.base.handles == [checkpoint.handle])
+            #expect(await second.server.uploaded(checkpoint.handle))
+            // Nothing is left of the making.
+            #expect(try await client.snapshots().map(\.handle).contains(checkpoint.handle))
+            #expect(second.server.openTreeCount == 2)
+        }
+    }
+
     @Test func aDirectoryOfTheOtherDurabilityIsRefused() async throws {
         try await ReplicationHarness.run { cluster in
             let first = try await cluster.start("/first")

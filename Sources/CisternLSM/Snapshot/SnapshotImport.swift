@@ -80,6 +80,33 @@ extension Engine {
         }
     }
 
+    /// Makes a snapshot here one of another store under a handle of old: it holds what that one held, made again from a log.
+    /// - Parameter completion: on the metadata lane, when it is durable.
+    package func remakeSnapshot(
+        _ old: ReplicatedSnapshot, as store: String, from handle: String,
+        completion: @escaping @Sendable (Result<SnapshotInfo, EngineError>) -> Void
+    ) {
+        lanes.metadata.submit { [self] in
+            guard let source = state.withLock({ $0.isClosed ? nil : $0.snapshots[handle]?.record }) else {
+                return completion(.failure(.unknownSnapshot(handle)))
+            }
+            guard source.progress.position == old.progress.position else {
+                return completion(
+                    .failure(
+                        .logLost(
+                            detail: "the log ends at batch \(source.progress.position), and snapshot \(old.handle) was "
+                                + "taken at \(old.progress.position)")))
+            }
+            var remade = source
+            remade.handle = old.handle
+            remade.checkpoint = old.checkpoint
+            remade.createdMilliseconds = old.createdMilliseconds
+            remade.identity = TreeIdentity(
+                store: store, keyGroups: source.identity.keyGroups, keyGroupCount: source.identity.keyGroupCount)
+            completion(recordImported(remade, nil))
+        }
+    }
+
     /// The snapshot that has the record's handle here.
     /// - Throws: when it is another one.
     private func known(_ record: SnapshotRecord) throws(EngineError) -> SnapshotInfo? {

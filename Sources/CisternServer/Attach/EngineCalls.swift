@@ -26,6 +26,20 @@ extension Engine {
     }
 }
 
+extension Engine {
+    func forkTree(
+        _ identity: TreeIdentity, epoch: UInt64, writer: String, of source: String, from snapshots: [SnapshotReference],
+        at position: LogPosition, pointStates: PointStates, executor: LoopExecutor
+    ) async -> Result<Tree, EngineError> {
+        await withCheckedContinuation { continuation in
+            forkTree(
+                identity, epoch: epoch, writer: writer, of: source, from: snapshots, at: position,
+                pointStates: pointStates, executor: executor
+            ) { continuation.resume(returning: $0) }
+        }
+    }
+}
+
 extension Tree {
     func handOver(from owner: LoopExecutor, to next: LoopExecutor) async {
         await withCheckedContinuation { continuation in

@@ -219,6 +219,14 @@ extension TreeRegistry {
         from snapshots: [SnapshotReference], replacing: [UInt64], _ trees: ReplicatedTrees, _ attachment: Attachment,
         started: UInt64, attempt: String
     ) async throws(ReplicationError) -> Result<AttachedTree, Refusal> {
+        // They become the base. Where they are on this server's disk only, the trees that are replaced, and their logs, are what they
+        // could be made again from.
+        for snapshot in snapshots where !(await replication.isStored(snapshot.handle)) {
+            return .failure(
+                Refusal(
+                    .noSuchSnapshot,
+                    "\(attempt): snapshot \"\(snapshot.handle)\" was released before it was in the snapshot store"))
+        }
         let identity = TreeIdentity(
             store: store.name, keyGroups: request.range, keyGroupCount: store.keyGroupCount)
         let replaced = replacing.compactMap { trees.found[$0] }

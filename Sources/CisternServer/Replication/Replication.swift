@@ -62,6 +62,7 @@ package final class Replication: Sendable {
         self.server = server
         self.logger = logger
         records = RecordStore(services.metadata)
+        Replication.removeRemade(engine)
     }
 
     func key(of id: String, _ store: String) -> String { services.keys.tree(id, ofStore: store) }
@@ -216,6 +217,15 @@ package final class Replication: Sendable {
     }
 
     // MARK: Snapshots
+
+    /// Returns when the snapshot can be had from the snapshot store, whoever has put it there; false when it was released first.
+    func isStored(_ handle: String) async -> Bool {
+        if remote.uploads.isComplete(handle) { return true }
+        if case .success = await remote.find(handle) { return true }
+        return await withCheckedContinuation { continuation in
+            whenUploaded(handle) { continuation.resume(returning: $0) }
+        }
+    }
 
     func whenUploaded(_ handle: String, completion: @escaping @Sendable (Bool) -> Void) {
         remote.uploads.whenComplete(handle, completion: completion)

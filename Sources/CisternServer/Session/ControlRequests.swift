@@ -43,7 +43,19 @@ extension ServerSession {
             case .failure(let error): return .failure(error)
             case .success(let known): store = known
             }
-            if let refusal = await core.bring(message.restore, of: store.name, attempt: attempt) {
+            let known = core.catalog.store(named: store.name) ?? store
+            var remake: (([String]) async -> Refusal?)?
+            if let replication = core.replication {
+                let executor = attachment.session.executor
+                remake = { missing in
+                    await replication.remake(
+                        missing, of: known, epoch: request.epoch, on: executor, attempt: attempt
+                    ) { handles in await core.bring(handles, of: known.name, attempt: attempt, uploads: false) }
+                }
+            }
+            if let refusal = await core.bring(
+                message.restore, of: store.name, attempt: attempt, unknown: remake)
+            {
                 return .failure(refusal)
             }
             let snapshots: [SnapshotReference]

@@ -90,13 +90,22 @@ package enum SnapshotStoreAddress: Equatable, Sendable {
 extension ServerCore {
     /// Makes snapshots that are only in the store ones of this server, with the states and dictionaries they need.
     /// Handles of another store are left to whoever looks for them here: the writer may have no right to that store.
-    /// - Parameter uploads: they go to this server's place in the store too.
-    func bring(_ handles: [String], of store: String, attempt: String, uploads: Bool = true) async -> Refusal? {
+    /// - Parameters:
+    ///   - uploads: they go to this server's place in the store too.
+    ///   - unknown: what becomes of those that the store does not have; nil: they are refused.
+    func bring(
+        _ handles: [String], of store: String, attempt: String, uploads: Bool = true,
+        unknown: (([String]) async -> Refusal?)? = nil
+    ) async -> Refusal? {
         guard let remote else { return nil }
+        var missing: [String] = []
         for handle in handles where handle.hasPrefix(store + "/") && engine.snapshotRecord(handle) == nil {
             let found: FoundManifest
             switch await remote.find(handle) {
             case .success(let manifest): found = manifest
+            case .failure(.unknown) where unknown != nil:
+                missing.append(handle)
+                continue
             case .failure(let error): return Refusal(error, attempt: attempt)
             }
             // Its states first, durably: whoever finds the snapshot here, another worker or the next start, takes their ids for
@@ -107,6 +116,9 @@ extension ServerCore {
             if case .failure(let error) = await remote.bring(found) { return Refusal(error, attempt: attempt) }
             if uploads { remote.uploads.taken(handle) }
         }
+        guard !missing.isEmpty, let unknown else { return nil }
+        if let refusal = await unknown(missing) { return refusal }
+        for handle in missing where engine.snapshotRecord(handle) != nil { remote.uploads.taken(handle) }
         return nil
     }
 

@@ -240,6 +240,36 @@ private final class Replica: LogReplica, Sendable {
         #expect(run.waiting.isEmpty)
     }
 
+    /// What was replayed may still be on its way to the tree's own segment when the first write comes.
+    @Test func theFirstWriteBehindAReplayWaitsForTheLogAsEveryOther() throws {
+        var run = try Run(seed: 9)
+        for _ in 0..<5 { try run.write() }
+        while run.harness.scheduler.step() {}
+        run.log.settle(5)
+        let replica = run.log.takeOver(keeping: 0, partsOfNext: 0)
+        run.disk = MemoryFileSystem(seed: 10)
+        run.harness = try EngineHarness(Run.options, fileSystem: run.disk, seed: 10)
+        let (harness, identity) = (run.harness, Self.identity)
+        let tree = try harness.wait { done in
+            harness.engine.createTree(
+                identity, epoch: 1, writer: "w", from: [], at: LogPosition(epoch: 1, sequence: 0),
+                executor: harness.executor, completion: done)
+        }
+        run.tree = tree
+        // In one turn of the owner: nothing of it has reached the log lane.
+        tree.beginReplay()
+        for item in try run.log.items { tree.replay(item, source: "log") { #expect((try? $0.get()) == .applied) } }
+        tree.replicate(to: replica) { _ in }
+        run.waiting = []
+        try run.write()
+        while run.harness.scheduler.step() {}
+        #expect(run.waiting.last?.answer.value == nil, "acknowledged before the log has it")
+        #expect(run.log.pendingCount == 1)
+        run.log.settle(1)
+        while run.harness.scheduler.step() {}
+        #expect(run.waiting.last?.answer.value != nil)
+    }
+
     @Test func aTreeThatHasLostItsLogTakesNoWritesAndIsClosedWithoutAFlush() throws {
         var run = try Run(seed: 8)
         for _ in 0..<20 { try run.write() }

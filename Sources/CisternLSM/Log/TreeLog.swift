@@ -34,6 +34,8 @@ final class TreeLog: @unchecked Sendable {
         var position = LogPosition(epoch: 0, sequence: 0)
         /// For the replica only; then there are no records.
         var rules: ExpiryRules?
+        /// Where it goes first; nil for what was queued before there was one, which the replica has already.
+        var replica: (any LogReplica)?
     }
 
     private struct Queue {
@@ -43,6 +45,7 @@ final class TreeLog: @unchecked Sendable {
         /// Bytes that are on their way to the replica.
         var replicatingBytes = 0
         var isScheduled = false
+        var replica: (any LogReplica)?
         /// The buffer of a group that was written, used again.
         var spare: ByteWriter?
     }
@@ -62,7 +65,6 @@ final class TreeLog: @unchecked Sendable {
     private var openSegment: UInt64 = 0
     private var durableBytes: UInt64 = 0
     private var failure: EngineError?
-    private var replica: (any LogReplica)?
     /// On their way to the replica, oldest first, and who waits for it.
     private var replicating: [Chunk] = []
     private var marks: [(ticket: UInt64, work: () -> Void)] = []
@@ -88,17 +90,21 @@ final class TreeLog: @unchecked Sendable {
     /// Bytes that wait to be written.
     var queuedBytes: Int { queue.withLock { $0.bytes + $0.replicatingBytes } }
 
-    /// From here on records are durable when the replica has them. Before the first one that it must have.
-    func replicate(to replica: any LogReplica) { lane.submit { [self] in self.replica = replica } }
+    /// What is appended from here on is durable when the replica has it, also where what was appended before is still queued.
+    func replicate(to replica: any LogReplica) { queue.withLock { $0.replica = replica } }
 
     /// Queues a record and returns its ticket and its size in the log. Called by the owner.
     func append(_ record: LogRecord, segment: UInt64) -> (ticket: UInt64, bytes: Int) {
         let (ticket, bytes, mustSchedule) = queue.withLock { queue in
-            if queue.chunks.last?.segment != segment || queue.chunks.last?.rules != nil {
+            let newest = queue.chunks.last
+            let continues =
+                newest.map { $0.segment == segment && $0.rules == nil && $0.replica === queue.replica } ?? false
+            if !continues {
                 var records = queue.spare ?? ByteWriter()
                 queue.spare = nil
                 records.reset()
-                queue.chunks.append(Chunk(segment: segment, records: records, lastTicket: 0))
+                queue.chunks.append(
+                    Chunk(segment: segment, records: records, lastTicket: 0, replica: queue.replica))
             }
             let last = queue.chunks.count - 1
             queue.chunks[last].position = LogPosition(epoch: record.epoch, sequence: record.sequence)
@@ -121,7 +127,9 @@ final class TreeLog: @unchecked Sendable {
         let (ticket, mustSchedule) = queue.withLock { queue in
             queue.lastTicket += 1
             queue.chunks.append(
-                Chunk(segment: segment, records: ByteWriter(), lastTicket: queue.lastTicket, rules: rules))
+                Chunk(
+                    segment: segment, records: ByteWriter(), lastTicket: queue.lastTicket, rules: rules,
+                    replica: queue.replica))
             let mustSchedule = !queue.isScheduled
             queue.isScheduled = true
             return (queue.lastTicket, mustSchedule)
@@ -227,14 +235,15 @@ final class TreeLog: @unchecked Sendable {
             queue.isScheduled = false
             return chunks
         }
-        guard failure == nil, let last = chunks.last else { return }
-        if let replica {
-            for chunk in chunks { send(chunk, to: replica) }
-            return
-        }
+        guard failure == nil else { return }
         do throws(EngineError) {
-            for chunk in chunks { try write(chunk) }
-            deliver(.durable(ticket: last.lastTicket))
+            var written: UInt64?
+            for chunk in chunks where chunk.replica == nil {
+                try write(chunk)
+                written = chunk.lastTicket
+            }
+            if let written { deliver(.durable(ticket: written)) }
+            for chunk in chunks { if let replica = chunk.replica { send(chunk, to: replica) } }
         } catch {
             failure = error
             deliver(.failed(error))
@@ -283,7 +292,7 @@ final class TreeLog: @unchecked Sendable {
         guard let file else { return }
         var bytes = chunk.records.bytes
         let durable = durableBytes
-        let syncs = mode == .synced && replica == nil
+        let syncs = mode == .synced && chunk.replica == nil
         let outcome: Result<Void, FileError> = unsafe bytes.withUnsafeMutableBytes { buffer in
             unsafe LogFormat.finish(buffer, durableBytes: durable)
             do throws(FileError) {

@@ -23,9 +23,12 @@ final class LogNodeCluster {
     var metadata: any MetadataStore { ledgers.records.store }
 
     /// With nodes 1 to `count`, which are registered.
-    static func with(_ count: UInt64, _ body: (LogNodeCluster) async throws -> Void) async throws {
+    /// - Parameter transport: of the client, for nodes whose ports are protected.
+    static func with(
+        _ count: UInt64, transport: ClientTransportOptions? = nil, _ body: (LogNodeCluster) async throws -> Void
+    ) async throws {
         try await EtcdProcess.with { etcd in
-            let cluster = LogNodeCluster(etcd)
+            let cluster = LogNodeCluster(etcd, transport)
             do {
                 for node in 0..<count { try cluster.start(node + 1) }
                 try await body(cluster)
@@ -37,13 +40,14 @@ final class LogNodeCluster {
         }
     }
 
-    private init(_ etcd: EtcdProcess) {
+    private init(_ etcd: EtcdProcess, _ transport: ClientTransportOptions?) {
         self.etcd = etcd
         let group = MultiThreadedEventLoopGroup.singleton
         let store = EtcdMetadataStore(options: EtcdOptions(endpoints: [etcd.endpoint]), group: group)
         ledgers = LedgerStore(store, keys: MetadataKeys(cluster: LogNodeCluster.name)) { _ in }
         var options = LedgerClientOptions()
         options.retryInterval = .milliseconds(100)
+        if let transport { options.transport = transport }
         client = LedgerClient(group: group, addresses: ledgers, metadata: ledgers, options: options)
     }
 

@@ -6,6 +6,7 @@ import CisternLogProtocol
 import CisternMetadata
 import CisternPrimitives
 import CisternTestKit
+import CisternTransport
 import Foundation
 import NIOCore
 import NIOPosix
@@ -131,21 +132,59 @@ struct LogNodeTests {
         }
     }
 
+    /// Ends a node for ever, and returns when another one has what it had.
+    private func lose(_ node: UInt64, in cluster: LogNodeCluster, keeping ensemble: [UInt64]) async throws {
+        let writer = try await cluster.writer(QuorumSizes(ensemble: 2, write: 2, ack: 2), on: [1, node])
+        try await append(0..<500, to: writer)
+        #expect(try await writer.close() == EntryID(499))
+        #expect(cluster.end(node, by: SIGKILL) == -SIGKILL)
+        try await cluster.wait(for: cluster.ledgers.keys.ledger(writer.ledger)) {
+            guard case .found(let found) = await cluster.ledgers.ask(.get(writer.ledger)) else { return false }
+            return found.value.fragments.allSatisfy { $0.ensemble == ensemble.map { LogNodeID($0) } }
+        }
+        // The copies alone are the whole ledger.
+        #expect(cluster.end(1, by: SIGTERM) == 0)
+        #expect(try await cluster.read(writer.ledger) == (0..<500).map(entryBody))
+    }
+
     @Test func whatALostNodeHeldIsCopiedToAnother() async throws {
         try await LogNodeCluster.with(0) { cluster in
             for node in UInt64(1)...3 { try cluster.start(node, ["--lease", "2s", "--repair-grace", "100ms"]) }
-            let writer = try await cluster.writer(QuorumSizes(ensemble: 2, write: 2, ack: 2), on: [1, 2])
-            try await append(0..<500, to: writer)
-            #expect(try await writer.close() == EntryID(499))
-            #expect(cluster.end(2, by: SIGKILL) == -SIGKILL)
-            let key = cluster.ledgers.keys.ledger(writer.ledger)
-            try await cluster.wait(for: key) {
-                guard case .found(let found) = await cluster.ledgers.ask(.get(writer.ledger)) else { return false }
-                return found.value.fragments.allSatisfy { $0.ensemble == [LogNodeID(1), LogNodeID(3)] }
+            try await lose(2, in: cluster, keeping: [1, 3])
+        }
+    }
+
+    @Test func protectedNodesAreUsedAndRepairedWithCertificatesAndTokens() async throws {
+        let directory = try TemporaryDirectory()
+        let writer = try NewToken(name: "writer", scopes: "write:changelog")
+        let peer = try NewToken(name: "peer", scopes: "write:changelog")
+        let (tokens, secret) = (directory.path + "/tokens", directory.path + "/peer")
+        try [writer, peer].map { $0.line + "\n" }.joined().write(
+            toFile: tokens, atomically: true, encoding: .utf8)
+        try (peer.token + "\n").write(toFile: secret, atomically: true, encoding: .utf8)
+        let flags = [
+            "--lease", "2s", "--repair-grace", "100ms", "--tls-certificate", TestCertificates.certificate("server"),
+            "--tls-key", TestCertificates.key("server"), "--tokens-file", tokens, "--peer-authorities",
+            TestCertificates.certificate("authority"), "--peer-token-file", secret,
+        ]
+        func transport(_ token: String) throws -> ClientTransportOptions {
+            var options = ClientTransportOptions()
+            options.tls = try ClientTLS(
+                trustedCertificates: TestCertificates.certificate("authority"), certificate: nil, key: nil,
+                serverName: nil)
+            options.token = token
+            return options
+        }
+        try await LogNodeCluster.with(0, transport: transport(writer.token)) { cluster in
+            for node in UInt64(1)...3 { try cluster.start(node, flags) }
+            for wrong in ["", "cst_guessed"] {
+                await #expect(throws: TransportError.self) {
+                    _ = try await ClientConnection.connect(
+                        cluster.process(1).endpoints[0], group: MultiThreadedEventLoopGroup.singleton,
+                        options: transport(wrong))
+                }
             }
-            // The copies alone are the whole ledger.
-            #expect(cluster.end(1, by: SIGTERM) == 0)
-            #expect(try await cluster.read(writer.ledger) == (0..<500).map(entryBody))
+            try await lose(2, in: cluster, keeping: [1, 3])
         }
     }
 

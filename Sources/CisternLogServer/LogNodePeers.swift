@@ -2,7 +2,6 @@
 
 internal import CisternChangelog
 internal import CisternDaemon
-internal import CisternFileSystem
 internal import CisternLogNode
 internal import CisternLogRepair
 internal import CisternMetadata
@@ -11,36 +10,14 @@ internal import Logging
 internal import NIOCore
 
 struct LogNodePeers: Sendable {
-    /// A token is not longer.
-    private static let tokenBytesMax = 4096
-
     private let client: LedgerClient
     private let host: RepairHost
 
     /// How other nodes are connected to. Reads files: blocks.
-    static func clientOptions(
-        _ configuration: LogNodeConfiguration, fileSystem: any FileSystem
-    ) throws(ServerStartError) -> LedgerClientOptions {
+    static func clientOptions(_ configuration: LogNodeConfiguration) throws(ServerStartError) -> LedgerClientOptions {
         var options = LedgerClientOptions()
         options.transport.client = ServerVersion.name
-        if !configuration.peerAuthorities.isEmpty {
-            let (certificate, key) = (configuration.peerCertificate, configuration.peerKey)
-            do throws(TLSError) {
-                options.transport.tls = try ClientTLS(
-                    trustedCertificates: configuration.peerAuthorities,
-                    certificate: certificate.isEmpty ? nil : certificate, key: key.isEmpty ? nil : key, serverName: nil)
-            } catch {
-                throw ServerStartError(description: "TLS to other nodes: \(error)")
-            }
-        }
-        if !configuration.peerTokenFile.isEmpty {
-            do throws(FileError) {
-                let bytes = try fileSystem.readAll(configuration.peerTokenFile, limit: tokenBytesMax)
-                options.transport.token = trimmed(String(decoding: bytes, as: UTF8.self))
-            } catch {
-                throw ServerStartError(description: "peer_token_file: \(error); check that it is there and readable")
-            }
-        }
+        try configuration.protect(&options.transport)
         return options
     }
 

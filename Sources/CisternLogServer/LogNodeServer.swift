@@ -70,7 +70,7 @@ package final class LogNodeServer: Sendable {
         if let problem = configuration.firstProblem() { throw ServerStartError(description: problem) }
         let security = try ServerSecurity(configuration, logger: logger)
         let etcd = try configuration.etcdOptions()
-        let peers = configuration.repair ? try LogNodePeers.clientOptions(configuration, fileSystem: fileSystem) : nil
+        let peers = configuration.repair ? try LogNodePeers.clientOptions(configuration) : nil
         let pages = LogNodePages(started: time)
         // First, so that whoever watches sees a node that starts, however long that takes.
         let admin: AdminServer? =

@@ -70,10 +70,10 @@ struct LogNodeRunCommand: AsyncParsableCommand {
     @Option(help: "A node that is not registered for so long is lost.") var repairGrace: String?
     @Option(help: "How fast this node copies.") var repairBytesPerSecond: String?
     @Option(help: "PEM file of who may sign other nodes' certificates; then they are spoken to over TLS.")
-    var peerAuthorities: String?
-    @Option(help: "PEM file of the certificate that is shown to other nodes.") var peerCertificate: String?
-    @Option(help: "PEM file of its private key.") var peerKey: String?
-    @Option(help: "File with the token that is shown to other nodes.") var peerTokenFile: String?
+    var logAuthorities: String?
+    @Option(help: "PEM file of the certificate that is shown to other nodes.") var logCertificate: String?
+    @Option(help: "PEM file of its private key.") var logKey: String?
+    @Option(help: "File with the token that is shown to other nodes.") var logTokenFile: String?
     @Option(help: "Longest wait for requests in flight when stopping.") var drain: String?
     @Option(help: "Least level that is logged to stderr.") var logLevel: String?
 
@@ -90,8 +90,8 @@ struct LogNodeRunCommand: AsyncParsableCommand {
             ("connection_bytes_max", connectionBytesMax), ("unanswered_bytes_max", unansweredBytesMax),
             ("lease", lease), ("collect", collect), ("scrub", scrub), ("scrub_bytes_per_second", scrubBytesPerSecond),
             ("repair", repair.map { "\($0)" }), ("repair_grace", repairGrace),
-            ("repair_bytes_per_second", repairBytesPerSecond), ("peer_authorities", peerAuthorities),
-            ("peer_certificate", peerCertificate), ("peer_key", peerKey), ("peer_token_file", peerTokenFile),
+            ("repair_bytes_per_second", repairBytesPerSecond), ("log_authorities", logAuthorities),
+            ("log_certificate", logCertificate), ("log_key", logKey), ("log_token_file", logTokenFile),
             ("drain", drain), ("log_level", logLevel),
         ]
         return [("etcd", etcd), ("listen", listen)] + single.map { ($0.0, $0.1.map { [$0] } ?? []) }

@@ -12,12 +12,18 @@ struct ReplicationFlags: ParsableArguments {
     @Option(help: "Which cluster of log nodes in etcd.") var cluster: String?
     @Option(help: "COPIES/ACKNOWLEDGED: to how many log nodes a write goes, and how many must have it.")
     var logQuorum: String?
+    @Option(help: "PEM file of who may sign log nodes' certificates; then they are spoken to over TLS.")
+    var logAuthorities: String?
+    @Option(help: "PEM file of the certificate that is shown to log nodes.") var logCertificate: String?
+    @Option(help: "PEM file of its private key.") var logKey: String?
+    @Option(help: "File with the token that is shown to log nodes.") var logTokenFile: String?
 
     var settings: [(String, String?)] {
         [
             ("durability", durability), ("etcd", etcd), ("etcd_authorities", etcdAuthorities),
             ("etcd_certificate", etcdCertificate), ("etcd_key", etcdKey), ("cluster", cluster),
-            ("log_quorum", logQuorum),
+            ("log_quorum", logQuorum), ("log_authorities", logAuthorities), ("log_certificate", logCertificate),
+            ("log_key", logKey), ("log_token_file", logTokenFile),
         ]
     }
 }

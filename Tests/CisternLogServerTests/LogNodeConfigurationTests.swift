@@ -57,8 +57,8 @@ import Testing
         (["segment_bytes": "1048577"], "multiple of 4096"),
         (["kept_segments": "2", "spare_segments": "4"], "kept_segments (2) is less"),
         (["unanswered_bytes_max": "32MiB"], "unanswered_bytes_max"),
-        (["peer_key": "k.pem"], "peer_certificate is not"),
-        (["peer_token_file": "t"], "without peer_authorities"),
+        (["log_key": "k.pem"], "log_certificate is not"),
+        (["log_token_file": "t"], "without log_authorities"),
         (["tls_certificate": "c.pem", "tls_key": "k.pem"], "does not know who signs those of its peers"),
     ])
     func settingsThatCannotWorkAreRefusedWithTheRule(changed: [String: String], message: String) throws {

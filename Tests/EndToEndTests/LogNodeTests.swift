@@ -164,8 +164,8 @@ struct LogNodeTests {
         try (peer.token + "\n").write(toFile: secret, atomically: true, encoding: .utf8)
         let flags = [
             "--lease", "2s", "--repair-grace", "100ms", "--tls-certificate", TestCertificates.certificate("server"),
-            "--tls-key", TestCertificates.key("server"), "--tokens-file", tokens, "--peer-authorities",
-            TestCertificates.certificate("authority"), "--peer-token-file", secret,
+            "--tls-key", TestCertificates.key("server"), "--tokens-file", tokens, "--log-authorities",
+            TestCertificates.certificate("authority"), "--log-token-file", secret,
         ]
         func transport(_ token: String) throws -> ClientTransportOptions {
             var options = ClientTransportOptions()

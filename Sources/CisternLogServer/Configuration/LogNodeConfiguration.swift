@@ -3,7 +3,7 @@
 internal import CisternDaemon
 internal import CisternMetadata
 
-package struct LogNodeConfiguration: PortSettings, MetadataSettings, Equatable, Sendable {
+package struct LogNodeConfiguration: PortSettings, MetadataSettings, LogClientSettings, Equatable, Sendable {
     package var dataDirectory = ""
     /// 0: not given.
     package var node = 0
@@ -39,10 +39,10 @@ package struct LogNodeConfiguration: PortSettings, MetadataSettings, Equatable, 
     package var repairGraceMilliseconds = 600_000
     package var repairBytesPerSecond = 16 << 20
     /// How this node connects to others, whose ports are protected like its own.
-    package var peerAuthorities = ""
-    package var peerCertificate = ""
-    package var peerKey = ""
-    package var peerTokenFile = ""
+    package var logAuthorities = ""
+    package var logCertificate = ""
+    package var logKey = ""
+    package var logTokenFile = ""
     package var drainMilliseconds = 10_000
     package var logLevel = "info"
 
@@ -63,19 +63,11 @@ package struct LogNodeConfiguration: PortSettings, MetadataSettings, Equatable, 
     }
 
     private func peerProblem() -> String? {
-        if peerCertificate.isEmpty != peerKey.isEmpty {
-            let (given, missing) =
-                peerKey.isEmpty ? ("peer_certificate", "peer_key") : ("peer_key", "peer_certificate")
-            return "\(given) is given and \(missing) is not: other nodes ask for both"
-        }
-        if peerAuthorities.isEmpty && !(peerCertificate.isEmpty && peerTokenFile.isEmpty) {
-            return
-                "peer_certificate or peer_token_file is given without peer_authorities: what they say is told over TLS only"
-        }
-        if repair && !tlsCertificate.isEmpty && peerAuthorities.isEmpty {
+        if let problem = logClientProblem() { return problem }
+        if repair && !tlsCertificate.isEmpty && logAuthorities.isEmpty {
             return
                 "the node has tls_certificate and does not know who signs those of its peers, from which it repairs: give "
-                + "peer_authorities, or repair = false"
+                + "log_authorities, or repair = false"
         }
         return nil
     }

@@ -13,7 +13,7 @@ extension LogNodeConfiguration: DaemonConfiguration {
     package static let options =
         identity + LogNodeOption.metadata(mustBeGiven: true, "members of the etcd cluster with the metadata, HOST:PORT")
         + place
-        + LogNodeOption.ports(adminHas: "health and metrics") + work
+        + LogNodeOption.ports(adminHas: "health and metrics") + work + LogNodeOption.logClient + end
 
     private static let identity: [LogNodeOption] = [
         .string(
@@ -86,14 +86,9 @@ extension LogNodeConfiguration: DaemonConfiguration {
         .bytes(
             "repair_bytes_per_second", \.repairBytesPerSecond, 1 << 20...1 << 40,
             "how fast this node copies, from 1 MiB"),
-        .path(
-            "peer_authorities", \.peerAuthorities,
-            "PEM file of who may sign the certificates of other nodes; when it is given, they are spoken to over TLS"),
-        .path("peer_certificate", \.peerCertificate, "PEM file of the certificate that is shown to other nodes"),
-        .path("peer_key", \.peerKey, "PEM file of its private key"),
-        .path(
-            "peer_token_file", \.peerTokenFile,
-            "file with the token that is shown to other nodes; it needs write:changelog; read at the start"),
+    ]
+
+    private static let end: [LogNodeOption] = [
         .duration(
             "drain", \.drainMilliseconds, 0...600_000, "longest wait for requests in flight when stopping, up to 10m"),
         .logLevel(\.logLevel),

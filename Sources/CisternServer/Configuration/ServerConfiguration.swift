@@ -23,7 +23,7 @@ package enum Durability: String, Sendable, CaseIterable {
     case replicated
 }
 
-package struct ServerConfiguration: PortSettings, MetadataSettings, Equatable, Sendable {
+package struct ServerConfiguration: PortSettings, MetadataSettings, LogClientSettings, Equatable, Sendable {
     package var dataDirectory = ""
     /// `HOST:PORT` or `unix:/PATH`; port 0 takes a free one.
     package var listen = ["127.0.0.1:7070"]
@@ -67,6 +67,10 @@ package struct ServerConfiguration: PortSettings, MetadataSettings, Equatable, S
     package var cluster = MetadataKeys.clusterNameDefault
     /// Log nodes of a log: those that an entry goes to, and those that must have it.
     package var logQuorum = "3/2"
+    package var logAuthorities = ""
+    package var logCertificate = ""
+    package var logKey = ""
+    package var logTokenFile = ""
 
     package init() {}
 
@@ -102,7 +106,7 @@ package struct ServerConfiguration: PortSettings, MetadataSettings, Equatable, S
                 "log_quorum \"\(logQuorum)\" is not COPIES/ACKNOWLEDGED such as 3/2: both count from 1, the second is at most the "
                 + "first, and \(QuorumSizes.ensembleMax) is the most"
         }
-        if let problem = metadataProblem() { return problem }
+        if let problem = metadataProblem() ?? logClientProblem() { return problem }
         guard durability == .replicated else { return nil }
         if snapshotStore.isEmpty {
             return

@@ -13,7 +13,7 @@ extension ServerConfiguration: DaemonConfiguration {
         + ServerOption.metadata(
             mustBeGiven: false,
             "members of the etcd cluster with the log nodes' metadata, HOST:PORT; for durability = replicated")
-        + replication
+        + replication + ServerOption.logClient + end
 
     private static let place: [ServerOption] = [
         ServerOption(
@@ -115,9 +115,10 @@ extension ServerConfiguration: DaemonConfiguration {
         .string(
             "log_quorum", .text, \.logQuorum,
             "COPIES/ACKNOWLEDGED: to how many log nodes a write goes, and how many must have it; for durability = replicated"
-        ),
-        .logLevel(\.logLevel),
+        )
     ]
+
+    private static let end: [ServerOption] = [.logLevel(\.logLevel)]
 
     /// Of the tests, of tools, and of other daemons.
     package static let foreignEnvironmentNames: Set<String> = [

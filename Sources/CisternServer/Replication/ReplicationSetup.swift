@@ -29,9 +29,11 @@ extension ReplicationServices {
         }
         var options = ChangelogOptions()
         options.sizes = sizes
+        var client = LedgerClientOptions()
+        try configuration.protect(&client.transport)
         self.init(
             metadata: store, keys: keys, logs: logs,
-            client: LedgerClient(group: group, addresses: logs, metadata: logs),
+            client: LedgerClient(group: group, addresses: logs, metadata: logs, options: client),
             options: options)
     }
 }

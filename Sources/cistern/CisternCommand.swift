@@ -14,6 +14,7 @@ struct CisternCommand: AsyncParsableCommand {
         subcommands: [
             ServeCommand.self,
             LogNodeCommand.self,
+            LedgerCommand.self,
             InspectCommand.self,
             VerifyCommand.self,
             SnapshotsCommand.self,

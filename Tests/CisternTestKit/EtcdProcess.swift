@@ -88,10 +88,30 @@ package final class EtcdProcess: Sendable {
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = FileHandle.nullDevice
         process.standardError = pipe
-        try process.run()
+        try await EtcdProcess.start(process)
         self.process.withLock { $0 = process }
         try await waitUntilReady(pipe.fileHandleForReading)
     }
+
+    /// On a thread that is there for as long as the process: the kernel sends `pdeathsig` when the thread ends that began it.
+    private static func start(_ process: Process) async throws {
+        let begun: Result<Void, any Error> = await withCheckedContinuation { continuation in
+            let run = SendableProcess(process: process)
+            Thread.detachNewThread {
+                do {
+                    try run.process.run()
+                } catch {
+                    return continuation.resume(returning: .failure(error))
+                }
+                continuation.resume(returning: .success(()))
+                run.process.waitUntilExit()
+            }
+        }
+        try begun.get()
+    }
+
+    /// Handed to its thread, which only waits for it then.
+    private struct SendableProcess: @unchecked Sendable { let process: Process }
 
     /// Reads what it says; goes on reading, so that it is never stopped by a full pipe.
     private func waitUntilReady(_ output: FileHandle) async throws {

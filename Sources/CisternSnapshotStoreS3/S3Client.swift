@@ -182,13 +182,17 @@ package final class S3Client: Sendable {
                 method: request.method.rawValue, path: path, query: query,
                 headers: [("host", authority)] + request.headers, payloadHash: S3Encoding.hash(request.body)),
             at: S3Time(wallMilliseconds: time.wallMilliseconds))
+        let hasBody = !request.body.isEmpty || request.method == .put
+        // A server that answers in the middle of a body and then drops the connection trips async-http-client 1.37.0: it gives the
+        // connection back to its pool when the body's end has been written, and traps where the pool has let go of it before. A
+        // connection that is closed behind its request is not given back.
+        let closing = hasBody ? [("connection", "close")] : []
         do {
             let sending = try HTTPClient.Request(
                 url: "\(options.endpoint.isEncrypted ? "https" : "http")://\(authority)\(path)"
                     + (query.isEmpty ? "" : "?\(query)"), method: HTTPMethod(rawValue: request.method.rawValue),
-                headers: HTTPHeaders(headers.map { ($0.name, $0.value) }),
-                body: request.body.isEmpty && request.method != .put
-                    ? nil : .byteBuffer(ByteBuffer(bytes: request.body)))
+                headers: HTTPHeaders(headers.map { ($0.name, $0.value) } + closing),
+                body: hasBody ? .byteBuffer(ByteBuffer(bytes: request.body)) : nil)
             return http.execute(
                 request: sending,
                 delegate: ResponseAccumulator(request: sending, maxBodySize: request.answerBytesMax),

@@ -11,12 +11,55 @@ import CisternTestKit
 import CisternTransport
 import NIOCore
 import NIOPosix
+import Synchronization
 import Testing
+
+/// A metadata store whose swaps fail on demand.
+final class FaultyMetadata: MetadataStore {
+    private let base: EmbeddedMetadataStore
+    private let failing = Mutex<(@Sendable (String) -> Bool)?>(nil)
+
+    init(_ base: EmbeddedMetadataStore) { self.base = base }
+
+    /// The next swap of such a key fails, and is not carried out.
+    func failNextSwap(_ matches: @escaping @Sendable (String) -> Bool) { failing.withLock { $0 = matches } }
+
+    func compareAndSwap(
+        _ key: String, expected: MetadataVersion, new value: [UInt8]
+    ) async throws(MetadataError) -> MetadataVersion {
+        let fails = failing.withLock { failing in
+            guard failing?(key) == true else { return false }
+            failing = nil
+            return true
+        }
+        if fails { throw MetadataError(.compareAndSwap, key, .damaged("a test wants it so")) }
+        return try await base.compareAndSwap(key, expected: expected, new: value)
+    }
+
+    func create(
+        _ key: String, _ value: [UInt8], lease: MetadataLeaseID?
+    ) async throws(MetadataError) -> MetadataVersion { try await base.create(key, value, lease: lease) }
+    func get(_ key: String) async throws(MetadataError) -> MetadataEntry? { try await base.get(key) }
+    func delete(_ key: String, expected: MetadataVersion) async throws(MetadataError) {
+        try await base.delete(key, expected: expected)
+    }
+    func list(prefix: String, after: String?, limit: Int) async throws(MetadataError) -> MetadataPage {
+        try await base.list(prefix: prefix, after: after, limit: limit)
+    }
+    func watch(prefix: String, from first: MetadataVersion) -> MetadataWatch { base.watch(prefix: prefix, from: first) }
+    func acquireLease(milliseconds: UInt64) async throws(MetadataError) -> MetadataLease {
+        try await base.acquireLease(milliseconds: milliseconds)
+    }
+    func keepAlive(_ lease: MetadataLeaseID) async throws(MetadataError) { try await base.keepAlive(lease) }
+    func release(_ lease: MetadataLeaseID) async throws(MetadataError) { try await base.release(lease) }
+}
 
 final class ReplicationHarness {
     /// Disks of the servers by directory, and the snapshot store at /backup.
     private(set) var files: MemoryFileSystem
     let metadata: EmbeddedMetadataStore
+    /// What servers see of it.
+    let faults: FaultyMetadata
     private let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
     private var hosts: [LogNodeHost] = []
     private var listeners: [LogNodeListener] = []
@@ -25,6 +68,7 @@ final class ReplicationHarness {
     private init(seed: UInt64) throws {
         files = MemoryFileSystem(seed: seed)
         metadata = try EmbeddedMetadataStore(directory: "/metadata", fileSystem: MemoryFileSystem())
+        faults = FaultyMetadata(metadata)
     }
 
     private func startNode(_ id: LogNodeID) async throws {
@@ -60,7 +104,7 @@ final class ReplicationHarness {
     func start(_ directory: String, _ change: (inout ServerConfiguration) -> Void = { _ in }) async throws
         -> ServerHarness
     {
-        let harness = try await ServerHarness.start(files, directory: directory, metadata: metadata) { settings in
+        let harness = try await ServerHarness.start(files, directory: directory, metadata: faults) { settings in
             settings.snapshotStore = "file:///backup"
             settings.durability = .replicated
             settings.eventLoops = 1

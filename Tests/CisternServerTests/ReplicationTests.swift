@@ -157,6 +157,54 @@ import Testing
         }
     }
 
+    @Test func aReleasedBaseGivesWayOnTheServerThatTookOver() async throws {
+        try await ReplicationHarness.run { cluster in
+            let first = try await cluster.start("/first")
+            let client = try await first.connect()
+            let tree = try await client.attach(0, 7)
+            try await tree.write(1, [.put(1, 1, "one")])
+            let base = try await tree.snapshot(1, sequence: 1)
+            _ = try await cluster.record { $0.base.handles == [base.handle] }
+            _ = try await client.release([base.handle])
+            let second = try await cluster.start("/second")
+            let resumed = try await second.connect().attach(0, 7)
+            try await resumed.write(2, [.put(2, 2, "two")])
+            let next = try await resumed.snapshot(2, sequence: 2)
+            _ = try await cluster.record { $0.base.handles == [next.handle] && $0.held.isEmpty }
+        }
+    }
+
+    @Test func whatOnlyATreeNeededGoesWhenTheTreeIsReplaced() async throws {
+        try await ReplicationHarness.run { cluster in
+            let first = try await cluster.start("/first")
+            let client = try await first.connect()
+            let tree = try await client.attach(0, 7)
+            try await tree.write(1, [.put(1, 1, "one")])
+            let base = try await tree.snapshot(1, sequence: 1)
+            _ = try await cluster.record { $0.base.handles == [base.handle] }
+            _ = try await client.release([base.handle])
+            // Made from it, then made empty.
+            let same = try await client.attach(0, 7, epoch: 2, restoring: [base.handle])
+            #expect(try await same.get([keys[1]]) == ["one"])
+            #expect(try await cluster.record { $0.epoch == 2 }.held == [base.handle])
+            _ = try await client.attach(0, 7, epoch: 3, restoring: [])
+            #expect(try await client.snapshots().isEmpty)
+            #expect(first.server.uploads?.complete == 0)
+        }
+    }
+
+    @Test func anAttachThatMetadataFailedInTheMiddleWorksWhenItIsTriedAgain() async throws {
+        try await ReplicationHarness.run { cluster in
+            let first = try await cluster.start("/first")
+            let client = try await first.connect()
+            cluster.faults.failNextSwap { $0.contains("/tree/") }
+            #expect(await refusalCode { _ = try await client.attach(0, 7) } == .internalError)
+            let tree = try await client.attach(0, 7)
+            try await tree.write(1, [.put(1, 1, "one")])
+            #expect(try await tree.get([keys[1]]) == ["one"])
+        }
+    }
+
     @Test func aCheckpointThatWasNeverUploadedIsRestoredOnAnotherServer() async throws {
         try await ReplicationHarness.run { cluster in
             let first = try await cluster.start("/first")

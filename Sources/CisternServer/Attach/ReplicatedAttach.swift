@@ -53,15 +53,13 @@ extension TreeRegistry {
             case .mismatch(let ranges): return .failure(Refusal.mismatch(attempt, with: ranges))
             case .resume(let id), .takeOver(let id):
                 guard let found = trees.found[id] else { return .failure(Refusal.fenced(attempt, by: request.epoch)) }
-                let raises = found.claim.epoch < request.epoch
                 if ReplicatedTrees.isElsewhere(id) {
                     return try await make(
                         found, request, replication, store, attachment, started: started, attempt: attempt, bring: bring
                     )
                 }
                 return try await takeHere(
-                    id, found, request, raisingEpoch: raises, replication, store, attachment, started: started,
-                    attempt: attempt)
+                    id, found, request, replication, store, attachment, started: started, attempt: attempt)
             case .fresh:
                 if let damaged = damage(hiding: request, of: store, attempt: attempt) { return .failure(damaged) }
                 return try await begin(
@@ -118,20 +116,28 @@ extension TreeRegistry {
             }
             await revoke(id, store, by: newer.claim.epoch)
             let ownership = record.ownership
-            await withCheckedContinuation { continuation in
-                engine.retireTree(TreeID(id)) { _ in continuation.resume() }
-            }
-            remove(id, store)
+            await discard(id, store)
             await ownership?.close()
         }
         return nil
     }
 
+    /// Half of a tree, or one that others have replaced, is nobody's.
+    private func discard(_ id: UInt64, _ store: String) async {
+        await withCheckedContinuation { continuation in
+            engine.retireTree(TreeID(id)) { _ in continuation.resume() }
+        }
+        remove(id, store)
+    }
+
     /// A tree of this server.
     private func takeHere(
-        _ id: UInt64, _ found: Replication.Found, _ request: AttachRequest, raisingEpoch: Bool,
-        _ replication: Replication, _ store: CatalogStore, _ attachment: Attachment, started: UInt64, attempt: String
+        _ id: UInt64, _ found: Replication.Found, _ request: AttachRequest, _ replication: Replication,
+        _ store: CatalogStore, _ attachment: Attachment, started: UInt64, attempt: String
     ) async throws(ReplicationError) -> Result<AttachedTree, Refusal> {
+        // The record is raised before the tree: an interruption leaves the tree behind it.
+        let known = records(store.name)[id]?.claim.epoch ?? 0
+        let raisingEpoch = min(found.claim.epoch, known) < request.epoch
         if openTree(id, store.name) != nil, let ownership = records(store.name)[id]?.ownership {
             let (epoch, writer) = (request.epoch, request.writer)
             let changed = await ownership.update { record in
@@ -196,11 +202,7 @@ extension TreeRegistry {
             refusal = await replicate(tree, ownership, claim, on: executor, attempt: attempt)
         }
         if let refusal {
-            // Half of a tree is nobody's: the next attach makes it anew.
-            await withCheckedContinuation { continuation in
-                engine.retireTree(tree.id) { _ in continuation.resume() }
-            }
-            remove(claim.id, store.name)
+            await discard(claim.id, store.name)
             return await refuse(refusal)
         }
         logger.notice(
@@ -232,18 +234,26 @@ extension TreeRegistry {
         let replaced = replacing.compactMap { trees.found[$0] }
         let here = replacing.filter { !ReplicatedTrees.isElsewhere($0) }
         let former = here.compactMap { records(store.name)[$0]?.ownership }
+        let handles = snapshots.map(\.handle)
+        var held: [String] = []
+        for other in former { held += await other.record.value.held }
         let ownership = try await replication.begin(
-            identity, epoch: request.epoch, writer: request.writer, from: snapshots.map(\.handle), replacing: replaced)
+            identity, epoch: request.epoch, writer: request.writer, from: handles, held: held.filter(handles.contains),
+            replacing: replaced)
         let result = await create(
             request, store: store, from: snapshots, replacing: here, attachment, started: started, attempt: attempt,
             ownership: ownership)
         if case .failure = result {
+            for (id, record) in records(store.name) where record.ownership === ownership {
+                await discard(id, store.name)
+            }
             await ownership.close()
             let mine = Replication.Found(id: ownership.id, entry: await ownership.record)
             if mine.claim.tree == 0 { try await replication.remove(mine, ofStore: store.name) }
             return result
         }
         for other in former { await other.close() }
+        await replication.release(held.filter { !handles.contains($0) })
         for other in replaced {
             do throws(ReplicationError) {
                 try await replication.remove(other, ofStore: store.name)
@@ -271,8 +281,9 @@ extension TreeRegistry {
                 Task { await self.lost(ownership, claim, store, because: error) }
             }
         }
-        // What was uploaded or taken before, and is no base yet.
-        for handle in await ownership.record.value.held {
+        // What was taken before, and is no base yet. The base may be in another server's part of the store, where nobody tells of it.
+        let known = await ownership.record.value
+        for handle in known.held where !known.base.handles.contains(handle) {
             guard let record = engine.snapshotRecord(handle) else { continue }
             await ownership.follow(handle, at: record.progress.position)
         }

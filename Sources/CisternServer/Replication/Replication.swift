@@ -133,8 +133,10 @@ package final class Replication: Sendable {
     // MARK: Taking
 
     /// A tree that is new. Its record is there, before there is anything else of it, and newer than those of `replaced`.
+    /// - Parameter held: those of the handles that were released before.
     func begin(
-        _ identity: TreeIdentity, epoch: UInt64, writer: String, from handles: [String], replacing replaced: [Found]
+        _ identity: TreeIdentity, epoch: UInt64, writer: String, from handles: [String], held: [String],
+        replacing replaced: [Found]
     ) async throws(ReplicationError) -> TreeOwnership {
         var random = SystemRandomNumberGenerator()
         let id = hexadecimal((0..<16).map { _ in UInt8.random(in: .min ... .max, using: &random) })
@@ -142,7 +144,7 @@ package final class Replication: Sendable {
         let record = TreeRecord(
             keyGroups: identity.keyGroups, keyGroupCount: UInt32(identity.keyGroupCount), epoch: epoch, writer: writer,
             server: server, tree: 0, generation: 1,
-            base: TreeRecord.Base(epoch: epoch, sequence: 0, handles: handles))
+            base: TreeRecord.Base(epoch: epoch, sequence: 0, handles: handles), held: held)
         let version = try await create(record, id, identity.store)
         // Another server may have done the same at this moment. Both look, and the later one gives way.
         let known = Set(replaced.map(\.id))
@@ -233,6 +235,7 @@ package final class Replication: Sendable {
 
     /// Releases snapshots that a tree held.
     func release(_ handles: [String]) async {
+        if handles.isEmpty { return }
         _ = await withCheckedContinuation { continuation in
             engine.releaseSnapshots(handles) { continuation.resume(returning: $0) }
         }

@@ -8,6 +8,7 @@ internal import CisternLSM
 internal import CisternLogProtocol
 internal import CisternMetadata
 internal import CisternPrimitives
+internal import Logging
 internal import Synchronization
 
 enum ReplicationError: Error, Sendable, CustomStringConvertible {
@@ -92,29 +93,24 @@ actor TreeOwnership {
         case .unavailable: await replication.pause()
         default: return .failure(.metadata(error))
         }
-        do throws(MetadataError) {
-            guard let found = try await replication.records.get(TreeRecord.self, replication.key(of: id, store)) else {
-                return .failure(.lost(epoch: record.value.epoch))
-            }
-            let isMine =
-                found.value.server == record.value.server && found.value.generation == record.value.generation
-            guard isMine else { return .failure(.lost(epoch: found.value.epoch)) }
-            record = found
-            return .success(())
-        } catch {
-            return error.isUnavailable ? .success(()) : .failure(.metadata(error))
+        switch await look() {
+        case .success(let found): record = found
+        // The swap is tried again as it was.
+        case .failure(.metadata(let error)) where error.isUnavailable: break
+        case .failure(let error): return .failure(error)
         }
+        return .success(())
     }
 
-    /// Reads the record again: whose the tree is.
-    func look() async -> Result<Void, ReplicationError> {
+    /// The record as it is in metadata, while the tree is this server's.
+    func look() async -> Result<Versioned<TreeRecord>, ReplicationError> {
         do throws(MetadataError) {
             guard let found = try await replication.records.get(TreeRecord.self, replication.key(of: id, store)) else {
                 return .failure(.lost(epoch: record.value.epoch))
             }
             let isMine =
                 found.value.server == record.value.server && found.value.generation == record.value.generation
-            return isMine ? .success(()) : .failure(.lost(epoch: found.value.epoch))
+            return isMine ? .success(found) : .failure(.lost(epoch: found.value.epoch))
         } catch {
             return .failure(.metadata(error))
         }
@@ -183,8 +179,12 @@ actor TreeOwnership {
                 let room = max(0, TreeRecord.handlesMax - record.held.count)
                 record.held += held.prefix(room)
             }
-            // It stays where it is: a server that has lost the tree must not take anything from the one that has it.
-            guard case .success = result else { return handles.filter { !needed.contains($0) } }
+            // Without it they stay where they are, for ever at the worst: better than to take them from who has the tree now.
+            if case .failure(let error) = result {
+                replication.logger.warning(
+                    "snapshots that a tree needs may stay after it needs them no more",
+                    metadata: ["handles": "\(held)", "error": "\(error)"])
+            }
         }
         return handles.filter { !needed.contains($0) }
     }

@@ -30,16 +30,12 @@ final class TreeReplica: LogReplica, Sendable {
         var isPersisting = false
         var failure: EngineError?
         var index = LogIndex()
-        var bytes: UInt64 = 0
     }
 
     private let changelog: Changelog
     private let state = Mutex(State())
 
     init(_ changelog: Changelog) { self.changelog = changelog }
-
-    /// Bytes that were appended by this owner.
-    var appendedBytes: UInt64 { state.withLock { $0.bytes } }
 
     func append(
         _ item: TreeLogItem, through position: LogPosition?,
@@ -103,7 +99,6 @@ final class TreeReplica: LogReplica, Sendable {
         let failure = state.withLock { state -> EngineError? in
             if let failure = state.failure { return failure }
             state.index.add(first, bytes: item.bytes, through: item.position)
-            state.bytes += UInt64(item.bytes)
             state.appended.append(Appended(place: last, completed: item.completed))
             if !state.isPersisting {
                 state.isPersisting = true

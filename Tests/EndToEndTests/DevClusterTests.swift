@@ -19,10 +19,18 @@ struct DevClusterTests {
             return try await onOwnThread { try CisternBinary.run(arguments, environment: environment) }
         }
 
-        func kill(_ member: String) throws {
+        /// Returns when the process has ended: a signal is not the end yet.
+        func kill(_ member: String) async throws {
             let text = try String(contentsOfFile: directory + "/run/\(member).pid", encoding: .utf8)
             let id = try #require(text.split(separator: " ").first.flatMap { Int32($0) })
             #expect(Foundation.kill(id, SIGKILL) == 0)
+            while Cluster.runs(id) { await Task.yield() }
+        }
+
+        /// One that nobody has waited for yet has ended, too.
+        private static func runs(_ id: Int32) -> Bool {
+            guard let text = try? String(contentsOfFile: "/proc/\(id)/stat", encoding: .utf8) else { return false }
+            return text.split(separator: ")").last?.split(separator: " ").first != "Z"
         }
 
         deinit {
@@ -64,7 +72,7 @@ struct DevClusterTests {
         let cluster = Cluster()
         let first = try await cluster.run("up")
         try #require(first.status == 0, "\(first.error)")
-        for member in ["etcd", "log-2", "state-1"] { try cluster.kill(member) }
+        for member in ["etcd", "log-2", "state-1"] { try await cluster.kill(member) }
         let status = try await cluster.run("status")
         #expect(status.status == 1)
         #expect(status.output.split(separator: "\n").count { $0.contains("has died") } == 3, "\(status.output)")
@@ -75,7 +83,7 @@ struct DevClusterTests {
         #expect(addresses(second.output) == addresses(first.output))
         #expect(try await cluster.run("status").status == 0)
 
-        for member in ["log-1", "state-2"] { try cluster.kill(member) }
+        for member in ["log-1", "state-2"] { try await cluster.kill(member) }
         let down = try await cluster.run("down")
         #expect(down.status == 0, "\(down.error)")
         #expect(!(try await cluster.run("status")).output.contains("runs"))

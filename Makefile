@@ -94,6 +94,8 @@ else ifeq ($(SUITE),checkpoint)
 	$(SWIFT) build -c $(CONFIGURATION) --product cistern-bench-remote
 	taskset -c 1 $(BUILD)/cistern-bench-remote checkpoint $(if $(QUICK),--quick) $(ARGS)
 else ifeq ($(SUITE),changelog)
+	@.ci/install-packages etcd-server
+	$(SWIFT) build -c $(CONFIGURATION) --product cistern
 	$(SWIFT) build -c $(CONFIGURATION) --product cistern-bench-changelog
 	$(BUILD)/cistern-bench-changelog $(if $(QUICK),--quick) $(ARGS)
 else

@@ -217,8 +217,8 @@ let package = Package(
         .executableTarget(
             name: "cistern-bench-changelog",
             dependencies: [
-                "CisternBenchKit", "CisternChangelog", "CisternFileSystem", "CisternLogNetwork", "CisternLogNode",
-                "CisternLogProtocol", "CisternPrimitives", "CisternTransport",
+                "CisternBenchKit", "CisternChangelog", "CisternClient", "CisternFileSystem", "CisternLogNetwork",
+                "CisternLogNode", "CisternLogProtocol", "CisternPrimitives", "CisternTransport",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], path: "Benchmarks/Changelog", swiftSettings: testing),
@@ -227,8 +227,9 @@ let package = Package(
         .testTarget(
             name: "EndToEndTests",
             dependencies: [
-                "CisternChangelog", "CisternDaemon", "CisternLogProtocol", "CisternMetadata", "CisternMetadataEtcd",
-                "CisternPrimitives", "CisternTestKit", "CisternTransport", "FlightsExample", "cistern",
+                "CisternChangelog", "CisternClient", "CisternDaemon", "CisternLogProtocol", "CisternMetadata",
+                "CisternMetadataEtcd", "CisternPrimitives", "CisternTestKit", "CisternTransport", "FlightsExample",
+                "cistern",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ], swiftSettings: testing),
         .testTarget(name: "FlightsExampleTests", dependencies: ["FlightsExample", "CZstd"], swiftSettings: testing),

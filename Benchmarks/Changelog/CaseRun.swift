@@ -67,6 +67,10 @@ struct CaseRun {
 
     func ours() async throws -> CaseMeasurement {
         if name == .writeAmplification { return try await writeAmplification() }
+        if name == .failover5GB {
+            let failover = FailoverCase(directory: directory + "/cluster", keys: scaled(45_000_000))
+            return CaseMeasurement(name.rawValue, try await failover.run())
+        }
         let nodes = try (1...UInt64(name.sizes.ensemble)).map {
             try NodeProcess($0, directory: directory, spares: spares)
         }
@@ -80,7 +84,7 @@ struct CaseRun {
             case .recovery1000: try await recovery(cluster)
             case .restoreRead: try await restore(cluster)
             case .persistP99: try await persist(cluster)
-            case .writeAmplification: [:]
+            case .writeAmplification, .failover5GB: [:]
             }
         await cluster.close()
         return CaseMeasurement(name.rawValue, values)

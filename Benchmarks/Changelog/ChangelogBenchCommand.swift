@@ -1,6 +1,7 @@
 // cistern-bench-changelog: writers, recoveries and readers of ledgers on log nodes in processes of their own, beside raw writes.
 //
 //   run   ─► for each repeat and case: raw write + fdatasync, then ours, on the same disk
+//             failover_5gb: a development cluster of `cistern`, which must be built beside this program
 //   node  ─► one log node on a loopback port, until its input ends; then it says what it used
 
 import ArgumentParser
@@ -75,11 +76,12 @@ enum ChangelogCase: String, CaseIterable {
     case recovery1000 = "recovery_1000"
     case restoreRead = "restore_read"
     case persistP99 = "persist_p99"
+    case failover5GB = "failover_5gb"
 
     var sizes: QuorumSizes {
         switch self {
         case .append1, .append1000, .appendLarge, .writeAmplification: QuorumSizes(ensemble: 1, write: 1, ack: 1)
-        case .quorum1, .quorum1000, .recovery1000, .restoreRead, .persistP99:
+        case .quorum1, .quorum1000, .recovery1000, .restoreRead, .persistP99, .failover5GB:
             QuorumSizes(ensemble: 3, write: 3, ack: 2)
         }
     }
@@ -97,5 +99,6 @@ enum ChangelogCase: String, CaseIterable {
         // Ten times a real BookKeeper.
         ChangelogCase.restoreRead.rawValue: .atLeast(290, .throughput),
         ChangelogCase.persistP99.rawValue: .atMost(20_000, .p99),
+        ChangelogCase.failover5GB.rawValue: .atMost(2000, .openTime),
     ]
 }

@@ -7,7 +7,7 @@ import Testing
 @Suite(.serialized, .enabled(if: EtcdProcess.program != nil, "etcd is not in PATH: install etcd-server"))
 struct DevClusterTests {
     /// Ends the cluster at the latest when nobody refers to it any more.
-    private final class Cluster {
+    final class Cluster {
         private let temporary = try! TemporaryDirectory()
         var directory: String { temporary.path + "/cluster" }
 
@@ -39,7 +39,7 @@ struct DevClusterTests {
     }
 
     /// By name.
-    private func addresses(_ output: String) -> [String: String] {
+    static func addresses(_ output: String) -> [String: String] {
         let words = output.split(separator: "\n").map { $0.split(separator: " ", omittingEmptySubsequences: true) }
         return Dictionary(
             words.filter { $0.count > 3 && $0[1].hasPrefix("127.") }.map { (String($0[0]), String($0[1])) }
@@ -50,7 +50,7 @@ struct DevClusterTests {
         let cluster = Cluster()
         let up = try await cluster.run("up")
         try #require(up.status == 0, "\(up.error)")
-        let addresses = addresses(up.output)
+        let addresses = Self.addresses(up.output)
         #expect(addresses.keys.sorted() == ["etcd", "log-1", "log-2", "log-3", "state-1", "state-2"])
         #expect(try await cluster.run("status").status == 0)
 
@@ -80,7 +80,7 @@ struct DevClusterTests {
         let second = try await cluster.run("up")
         try #require(second.status == 0, "\(second.error)")
         // Everything keeps its place.
-        #expect(addresses(second.output) == addresses(first.output))
+        #expect(Self.addresses(second.output) == Self.addresses(first.output))
         #expect(try await cluster.run("status").status == 0)
 
         for member in ["log-1", "state-2"] { try await cluster.kill(member) }

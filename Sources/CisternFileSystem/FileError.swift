@@ -9,6 +9,7 @@ extension FileError {
         case .tooLarge(let limit): "cannot \(operation) \(path): the file is larger than the limit of \(limit) bytes"
         case .locked: "cannot \(operation) \(path): another process holds it; stop that process first"
         case .wouldWait: "cannot \(operation) \(path) at once: the bytes have to come from the disk first"
+        case .notFetched(let detail): "cannot \(operation) \(path), which is in a snapshot store still: \(detail)"
         }
     }
 

@@ -16,6 +16,8 @@ package protocol FileSystem: Sendable {
     func createAppend(_ path: String) throws(FileError) -> any AppendFile
     /// An existing file, to be written at any place within its size: what was written before a file is used again and again.
     func openWrite(_ path: String) throws(FileError) -> any PositionedFile
+    /// A new file of zeros, to be written at any place; fails when it exists. It takes no room on the disk where it was not written.
+    func createSized(_ path: String, bytes: UInt64) throws(FileError) -> any PositionedFile
     /// The file must keep its name while it is read: it may be closed and opened again between two reads.
     func openRead(_ path: String) throws(FileError) -> any RandomReadFile
     /// Reads a whole file; refuses more than `limit` bytes.
@@ -95,6 +97,8 @@ public struct FileError: Error, Equatable, Sendable, CustomStringConvertible {
         case locked
         /// The bytes are on the disk only, and the caller does not wait for it.
         case wouldWait
+        /// The bytes are in a snapshot store only, and could not be had from there.
+        case notFetched(detail: String)
     }
     public let operation: String
     public let path: String

@@ -74,6 +74,17 @@ package struct PosixFileSystem: FileSystem {
         return PosixPositionedFile(path: path, descriptor: descriptor, size: UInt64(status.st_size))
     }
 
+    package func createSized(_ path: String, bytes: UInt64) throws(FileError) -> any PositionedFile {
+        let descriptor = try openDescriptor(path, O_WRONLY | O_CREAT | O_EXCL, operation: "create")
+        while ftruncate(descriptor, off_t(bytes)) != 0 {
+            if errno == EINTR { continue }
+            let error = failure("set the size of", path)
+            close(descriptor)
+            throw error
+        }
+        return PosixPositionedFile(path: path, descriptor: descriptor, size: bytes)
+    }
+
     package func openRead(_ path: String) throws(FileError) -> any RandomReadFile {
         let descriptor = try openDescriptor(path, O_RDONLY, operation: "open")
         var status = stat()

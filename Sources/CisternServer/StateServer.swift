@@ -11,7 +11,7 @@ package import CisternFileSystem
 internal import CisternLSM
 package import CisternMetadata
 package import CisternPrimitives
-internal import CisternSnapshotStore
+package import CisternSnapshotStore
 package import CisternTransport
 package import Logging
 internal import NIOCore
@@ -135,6 +135,13 @@ package final class StateServer: Sendable {
         } catch {
             return .failure(ServerStartError(description: "\(error)"))
         }
+        let hydrating = store.map { store in
+            HydratingFileSystem(
+                fileSystem, store: store, directory: configuration.dataDirectory,
+                lockPath: configuration.dataDirectory + "/" + DataDirectory.lockName,
+                tables: DataDirectory.tables(configuration.dataDirectory))
+        }
+        let fileSystem: any FileSystem = hydrating ?? fileSystem
         do {
             // The engine takes the directory's lock, so it comes first.
             let engine = try Engine.open(engineOptions(configuration), fileSystem: fileSystem, time: time)
@@ -145,8 +152,10 @@ package final class StateServer: Sendable {
                     fileSystem)
                 let catalog = try Catalog(
                     directory: configuration.dataDirectory, fileSystem: fileSystem, newServerID: randomServerID())
-                let remote = store.map {
-                    RemoteSnapshots($0, engine: engine, catalog: catalog, fileSystem: fileSystem, time: time)
+                let remote = hydrating.map {
+                    RemoteSnapshots(
+                        $0, engine: engine, catalog: catalog,
+                        hydrationBytesPerSecond: UInt64(configuration.hydrationBytesPerSecond), time: time)
                 }
                 var replication: Replication?
                 if let services, let remote {
@@ -213,6 +222,9 @@ package final class StateServer: Sendable {
 
     /// What went to the snapshot store; nil without one.
     package var uploads: UploadStatus? { core.remote?.uploads.status }
+
+    /// What is still to come from the snapshot store; nil without one.
+    package var hydration: HydrationStatus? { core.remote?.hydration.status }
 
     /// Returns when the snapshot can be had from the store; false when it was released first, or there is no store.
     package func uploaded(_ handle: String) async -> Bool {

@@ -80,18 +80,7 @@ extension StoredSnapshot {
         body.writeLengthPrefixed(record)
         body.writeLengthPrefixed(catalog)
         body.writeVarint(UInt64(files.count))
-        for file in files {
-            body.writeUInt8(file.kind)
-            body.writeVarint(file.tree)
-            body.writeVarint(file.number)
-            body.writeVarint(file.bytes)
-            body.writeVarint(UInt64(file.pieces.count))
-            for piece in file.pieces {
-                body.writeLengthPrefixed(Array(piece.name.utf8))
-                body.writeVarint(piece.bytes)
-                body.writeInteger(piece.checksum)
-            }
-        }
+        for file in files { file.encode(into: &body) }
         var writer = ByteWriter(capacity: body.count + StoredSnapshot.headerBytes)
         writer.writeInteger(StoredSnapshot.magic)
         writer.writeInteger(StoredSnapshot.version)
@@ -134,42 +123,61 @@ extension StoredSnapshot {
 
     private static func decodeBody(_ bytes: UnsafeRawBufferPointer) -> StoredSnapshot? {
         var reader = unsafe ByteReader(bytes)
-        guard reader.skip(headerBytes), let handle = readText(&reader),
+        guard reader.skip(headerBytes), let handle = StoredFile.readText(&reader),
             let record = unsafe reader.readLengthPrefixed(), let catalog = unsafe reader.readLengthPrefixed(),
             let count = reader.readVarint(), count <= UInt64(reader.remaining)
         else { return nil }
         var files: [StoredFile] = []
         for _ in 0..<count {
-            guard let file = decodeFile(&reader) else { return nil }
+            guard let file = StoredFile(from: &reader) else { return nil }
             files.append(file)
         }
         guard reader.isAtEnd else { return nil }
         return unsafe StoredSnapshot(handle: handle, record: Array(record), catalog: Array(catalog), files: files)
     }
+}
+
+// MARK: Files
+
+extension StoredFile {
+    /// As a manifest has it.
+    func encode(into writer: inout ByteWriter) {
+        writer.writeUInt8(kind)
+        writer.writeVarint(tree)
+        writer.writeVarint(number)
+        writer.writeVarint(bytes)
+        writer.writeVarint(UInt64(pieces.count))
+        for piece in pieces {
+            writer.writeLengthPrefixed(Array(piece.name.utf8))
+            writer.writeVarint(piece.bytes)
+            writer.writeInteger(piece.checksum)
+        }
+    }
 
     /// Pieces fill the file, and their names are names of one part.
-    private static func decodeFile(_ reader: inout ByteReader) -> StoredFile? {
+    init?(from reader: inout ByteReader) {
         guard let kind = reader.readUInt8(), let tree = reader.readVarint(), let number = reader.readVarint(),
-            tree <= numberMax, number <= numberMax, let bytes = reader.readVarint(), bytes <= UInt64(Int.max),
-            let count = reader.readVarint(), count <= UInt64(reader.remaining)
+            tree <= StoredFile.numberMax, number <= StoredFile.numberMax, let bytes = reader.readVarint(),
+            bytes <= UInt64(Int.max), let count = reader.readVarint(), count <= UInt64(reader.remaining)
         else { return nil }
         var pieces: [StoredPiece] = []
         var sum: UInt64 = 0
         for _ in 0..<count {
-            guard let name = readText(&reader), !name.contains("/"), StoreName.isValid(name),
+            guard let name = StoredFile.readText(&reader), !name.contains("/"), StoreName.isValid(name),
                 let size = reader.readVarint(), size <= StoredPiece.bytesMax,
                 let checksum = reader.readInteger(as: UInt32.self)
             else { return nil }
             sum += size
             pieces.append(StoredPiece(name: name, bytes: size, checksum: checksum))
         }
-        return sum == bytes ? StoredFile(kind: kind, tree: tree, number: number, bytes: bytes, pieces: pieces) : nil
+        guard sum == bytes else { return nil }
+        self.init(kind: kind, tree: tree, number: number, bytes: bytes, pieces: pieces)
     }
 
     /// As in a data directory, whose names have 18 digits at most.
     private static let numberMax: UInt64 = 999_999_999_999_999_999
 
-    private static func readText(_ reader: inout ByteReader) -> String? {
+    static func readText(_ reader: inout ByteReader) -> String? {
         guard let bytes = unsafe reader.readLengthPrefixed() else { return nil }
         return unsafe String(validating: bytes, as: UTF8.self)
     }

@@ -51,6 +51,8 @@ struct ServeCommand: AsyncParsableCommand {
     @Option(help: "Longest wait for requests in flight when stopping.") var drain: String?
     @Option(help: "How long a tree stays open without a connection.") var idleTree: String?
     @Option(help: "Where snapshots are uploaded to: file:///PATH or s3://BUCKET/PREFIX.") var snapshotStore: String?
+    @Option(help: "How fast files of a tree that was taken over come from the snapshot store.")
+    var hydrationBytesPerSecond: String?
     @OptionGroup var s3: S3Flags
     @OptionGroup var replication: ReplicationFlags
     @Option(help: "Least level that is logged to stderr.") var logLevel: String?
@@ -69,7 +71,8 @@ struct ServeCommand: AsyncParsableCommand {
                 ("compaction_bytes_per_second", compactionBytesPerSecond), ("value_file_bytes", valueFileBytes),
                 ("frame_bytes_max", frameBytesMax),
                 ("connection_requests_max", connectionRequestsMax), ("connection_bytes_max", connectionBytesMax),
-                ("drain", drain), ("idle_tree", idleTree), ("snapshot_store", snapshotStore), ("log_level", logLevel),
+                ("drain", drain), ("idle_tree", idleTree), ("snapshot_store", snapshotStore),
+                ("hydration_bytes_per_second", hydrationBytesPerSecond), ("log_level", logLevel),
             ] + s3.settings + replication.settings
         return [("listen", listen)] + single.map { ($0.0, $0.1.map { [$0] } ?? []) }
     }

@@ -99,6 +99,9 @@ private final class ReadCounting: FileSystem {
     func exists(_ path: String) throws(FileError) -> Bool { try base.exists(path) }
     func size(_ path: String) throws(FileError) -> UInt64 { try base.size(path) }
     func openWrite(_ path: String) throws(FileError) -> any PositionedFile { try base.openWrite(path) }
+    func createSized(_ path: String, bytes: UInt64) throws(FileError) -> any PositionedFile {
+        try base.createSized(path, bytes: bytes)
+    }
     func createAppend(_ path: String) throws(FileError) -> any AppendFile { try base.createAppend(path) }
     func readAll(_ path: String, limit: Int) throws(FileError) -> [UInt8] { try base.readAll(path, limit: limit) }
     func rename(_ from: String, to: String) throws(FileError) { try base.rename(from, to: to) }

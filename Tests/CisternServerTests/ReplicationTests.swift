@@ -2,9 +2,11 @@
 
 import CisternDaemon
 import CisternFileSystem
+import CisternLSM
 import CisternMetadata
 import CisternPrimitives
 import CisternServer
+import CisternSnapshotStore
 import CisternTestKit
 import CisternTransport
 import CisternWire
@@ -75,6 +77,46 @@ import Testing
             let again = try await third.connect().attach(0, 7)
             #expect(again.reply.lastSequence == 2)
             #expect(try await again.get([keys[1], keys[2]]) == ["one", "behind"])
+        }
+    }
+
+    /// A takeover costs what it takes to open the files, not to copy them.
+    @Test func aTreeIsServedWhileItsFilesAreInTheSnapshotStoreStill() async throws {
+        try await ReplicationHarness.run { cluster in
+            func small(_ settings: inout ServerConfiguration) { settings.memtableBytes = 64 << 10 }
+            func value(_ number: Int) -> String { String(repeating: "\(number) ", count: 500) }
+            let first = try await cluster.start("/first", small)
+            let tree = try await first.connect().attach(0, 7)
+            for batch in 1...100 {
+                try await tree.write(
+                    UInt64(batch), (0..<4).map { .put(UInt16($0), 1000 + batch, value(batch * 10 + $0)) })
+            }
+            let snapshot = try await tree.snapshot(1, sequence: 100)
+            try await tree.write(101, [.put(0, 1001, "behind")])
+            _ = try await cluster.record { $0.base.handles == [snapshot.handle] }
+
+            func isRight(_ tree: TestTree) async throws {
+                #expect(tree.reply.lastSequence == 101)
+                let keys = (1...100).flatMap { batch in (0..<4).map { testKey(UInt16($0), 1000 + batch) } }
+                var expected = (1...100).flatMap { batch in (0..<4).map { Optional(value(batch * 10 + $0)) } }
+                expected[0] = "behind"
+                for start in stride(from: 0, to: keys.count, by: 50) {
+                    #expect(try await tree.get(Array(keys[start..<start + 50])) == Array(expected[start..<start + 50]))
+                }
+            }
+            let second = try await cluster.start("/second", small)
+            let taken = try await second.connect().attach(0, 7)
+            let pending = try #require(second.server.hydration)
+            #expect(pending.pendingFiles > 0 && pending.pendingBytes > 0)
+            try await isRight(taken)
+            // The next start finds what was not whole.
+            cluster.cutPower(seed: 1)
+            let offline = try DirectoryVerification.run("/second", deep: false, fileSystem: cluster.files)
+            #expect(offline.faults.contains { $0.detail.contains("in a snapshot store still") }, "\(offline.faults)")
+            let again = try await cluster.start("/second", small)
+            try await isRight(try await again.connect().attach(0, 7))
+            while again.server.hydration?.pendingFiles != 0 { await Task.yield() }
+            try await isRight(try await again.connect().attach(0, 7))
         }
     }
 

@@ -79,6 +79,9 @@ package final class ColdFileSystem: FileSystem {
     package func exists(_ path: String) throws(FileError) -> Bool { try base.exists(path) }
     package func size(_ path: String) throws(FileError) -> UInt64 { try base.size(path) }
     package func openWrite(_ path: String) throws(FileError) -> any PositionedFile { try base.openWrite(path) }
+    package func createSized(_ path: String, bytes: UInt64) throws(FileError) -> any PositionedFile {
+        try base.createSized(path, bytes: bytes)
+    }
     package func createAppend(_ path: String) throws(FileError) -> any AppendFile { try base.createAppend(path) }
     package func openRead(_ path: String) throws(FileError) -> any RandomReadFile {
         ColdFile(try base.openRead(path), self)

@@ -243,6 +243,20 @@ package final class MemoryFileSystem: FileSystem, Sendable {
         return MemoryPositionedFile(fileSystem: self, path: path, inode: inode.inode)
     }
 
+    package func createSized(_ path: String, bytes: UInt64) throws(FileError) -> any PositionedFile {
+        let inode = try perform(.create, path) { (state: inout State) -> Outcome<Handle> in
+            guard state.directories.contains(parent(of: path)) else { return .failure(ENOENT) }
+            guard state.files[path] == nil else { return .failure(EEXIST) }
+            let inode = Inode()
+            inode.bytes = [UInt8](repeating: 0, count: Int(bytes))
+            state.used += bytes
+            state.files[path] = inode
+            state.pending.append(.link(path, inode))
+            return .success(Handle(inode))
+        }
+        return MemoryPositionedFile(fileSystem: self, path: path, inode: inode.inode)
+    }
+
     package func openRead(_ path: String) throws(FileError) -> any RandomReadFile {
         let inode = try perform(.open, path) { (state: inout State) -> Outcome<Handle> in
             guard let inode = state.files[path] else { return .failure(ENOENT) }

@@ -13,6 +13,8 @@ extension FuzzTarget {
             name: "stored-snapshot", seeds: { [try GoldenFile.bytes("stored-snapshot-v1.hex")] },
             run: readStoredSnapshot),
         FuzzTarget(
+            name: "placeholder", seeds: { [try GoldenFile.bytes("placeholder-v1.hex")] }, run: readPlaceholder),
+        FuzzTarget(
             name: "configuration",
             seeds: { [Array("listen = 127.0.0.1:7070\ndata = /tmp/x # where\nmemory = 64 MiB\n".utf8)] },
             run: readConfiguration),
@@ -37,15 +39,26 @@ private func readCatalog(_ input: [UInt8]) {
 }
 
 /// Header of 16 bytes with the body's length and a checksum of both.
-private func readStoredSnapshot(_ input: [UInt8]) {
+/// Both formats of the snapshot store: u32 magic, u16 version, u16 zero, u32 bytes of the body, u32 checksum, body.
+private func withLengthAndChecksum(_ input: [UInt8]) -> [UInt8] {
     var bytes = input
-    if bytes.count >= StoredSnapshot.headerBytes {
-        let length = UInt32(bytes.count - StoredSnapshot.headerBytes)
-        for index in 0..<4 { bytes[8 + index] = UInt8(truncatingIfNeeded: length >> (8 * UInt32(index))) }
-        let sum = CRC32C.checksum(
-            Array(bytes[StoredSnapshot.headerBytes...]), seed: CRC32C.checksum(Array(bytes[..<12])))
-        for index in 0..<4 { bytes[12 + index] = UInt8(truncatingIfNeeded: sum >> (8 * UInt32(index))) }
+    guard bytes.count >= 16 else { return bytes }
+    let length = UInt32(bytes.count - 16)
+    for index in 0..<4 { bytes[8 + index] = UInt8(truncatingIfNeeded: length >> (8 * UInt32(index))) }
+    let sum = CRC32C.checksum(Array(bytes[16...]), seed: CRC32C.checksum(Array(bytes[..<12])))
+    for index in 0..<4 { bytes[12 + index] = UInt8(truncatingIfNeeded: sum >> (8 * UInt32(index))) }
+    return bytes
+}
+
+private func readPlaceholder(_ input: [UInt8]) {
+    guard let placeholder = try? Placeholder.decode(withLengthAndChecksum(input)) else { return }
+    guard (try? Placeholder.decode(placeholder.encode())) == placeholder else {
+        broken("a placeholder does not come back from its own encoding")
     }
+}
+
+private func readStoredSnapshot(_ input: [UInt8]) {
+    let bytes = withLengthAndChecksum(input)
     guard let manifest = try? StoredSnapshot.decode(bytes) else { return }
     guard (try? StoredSnapshot.decode(manifest.encode())) == manifest else {
         broken("a manifest does not come back from its own encoding")

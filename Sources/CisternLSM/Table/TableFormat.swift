@@ -33,6 +33,8 @@ enum TableBlockType: UInt8 {
 enum TableFormat {
     /// "CISTSST1" read as bytes.
     static let magic: UInt64 = 0x3154_5353_5453_4943
+    /// What is no table, and may stand where one will be: proto-spec/placeholder.md.
+    static let placeholderMagic: [UInt8] = [0x43, 0x50, 0x4C, 0x48]
     /// On disk: never renumber. Version 2: filters know map prefixes, properties the earliest expiries. Version 3: values may
     /// be in value files. Version 4: properties tell of states and long values.
     static let versions: ClosedRange<UInt32> = 1...4

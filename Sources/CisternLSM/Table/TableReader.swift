@@ -28,14 +28,20 @@ package import CisternPrimitives
         file: any RandomReadFile, number: UInt64, cache: BlockCache, values: ValueFiles? = nil
     ) throws(EngineError) -> TableReader {
         let size = file.size
+        let front = try readBytes(file, at: 0, count: Int(min(size, UInt64(TableFormat.headerBytes))))
+        if unsafe front.bytes.starts(with: TableFormat.placeholderMagic) {
+            throw .unsupported(
+                detail:
+                    "\(file.path) stands for a file that is in a snapshot store still: start the server of the directory with its "
+                    + "snapshot_store, and wait until cistern_hydration_pending_files is 0")
+        }
         guard size >= UInt64(TableFormat.headerBytes + TableFormat.footerBytes) else {
             throw tableCorruption(file.path, 0, "\(size) bytes are too few for a table")
         }
-        let header = try readBytes(file, at: 0, count: TableFormat.headerBytes)
         let footerStart = size - UInt64(TableFormat.footerBytes)
         let tail = try readBytes(file, at: footerStart, count: TableFormat.footerBytes)
         let footer = unsafe try TableFooter.decode(UnsafeRawBufferPointer(tail.bytes), path: file.path, fileBytes: size)
-        guard unsafe Array(header.bytes) == TableFormat.header(version: footer.version) else {
+        guard unsafe Array(front.bytes) == TableFormat.header(version: footer.version) else {
             throw tableCorruption(file.path, 0, "the header is not that of a table of format \(footer.version)")
         }
         let properties = try readBlock(file, footer.properties, .properties)

@@ -5,6 +5,7 @@
 
 internal import CisternDaemon
 internal import CisternLSM
+internal import CisternSnapshotStore
 internal import CisternWire
 
 enum PrometheusText {
@@ -85,6 +86,24 @@ enum PrometheusText {
             "cistern_checkpoint_microseconds_total", "Time from request to answer, of all of them together.",
             [([], sums.microseconds)])
         if let uploads = status.uploads { Self.uploads(uploads, &page) }
+        if let hydration = status.hydration { Self.hydration(hydration, &page) }
+    }
+
+    private static func hydration(_ hydration: HydrationStatus, _ page: inout MetricPage) {
+        page.gauge(
+            "cistern_hydration_pending_files", "Files of trees that are in the snapshot store still.",
+            [([], Double(hydration.pendingFiles))])
+        page.gauge(
+            "cistern_hydration_pending_bytes", "What these files lack here.", [([], Double(hydration.pendingBytes))])
+        page.counter("cistern_hydration_files_total", "Files that came whole.", [([], hydration.files)])
+        page.counter("cistern_hydration_bytes_total", "Bytes that came with them.", [([], hydration.bytes)])
+        page.counter(
+            "cistern_hydration_reads_total", "Fetches that a read waited for.", [([], hydration.reads)])
+        page.counter(
+            "cistern_hydration_read_bytes_total", "Bytes that these brought.", [([], hydration.readBytes)])
+        page.counter(
+            "cistern_hydration_failures_total", "Pieces that did not come and are asked for again.",
+            [([], hydration.failures)])
     }
 
     private static func uploads(_ uploads: UploadStatus, _ page: inout MetricPage) {

@@ -5,6 +5,7 @@
 internal import CisternDaemon
 package import CisternLSM
 internal import CisternPrimitives
+package import CisternSnapshotStore
 
 package struct ServerStatus: Sendable {
     package enum Phase: String, Sendable {
@@ -46,6 +47,7 @@ package struct ServerStatus: Sendable {
     package var checkpointSums = CheckpointHistory.Sums()
     /// nil without a snapshot store.
     package var uploads: UploadStatus?
+    package var hydration: HydrationStatus?
 
     package init() {}
 }
@@ -67,6 +69,7 @@ extension ServerCore {
         status.checkpoints = checkpoints.parts
         status.checkpointSums = checkpoints.sums
         status.uploads = remote?.uploads.status
+        status.hydration = remote?.hydration.status
         return status
     }
 }

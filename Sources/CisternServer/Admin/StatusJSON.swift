@@ -1,6 +1,7 @@
 // `/status.json`: everything of a status, tree by tree. Pure. Names are stable: tools read them.
 
 internal import CisternLSM
+internal import CisternSnapshotStore
 internal import CisternWire
 
 enum StatusJSON {
@@ -21,6 +22,7 @@ enum StatusJSON {
             ("trees", array(status.trees.map(tree))),
             ("checkpoints", array(status.checkpoints.map(checkpoint))),
             ("snapshotStore", status.uploads.map(uploads) ?? "null"),
+            ("hydration", status.hydration.map(hydration) ?? "null"),
         ]) + "\n"
     }
 
@@ -96,6 +98,15 @@ enum StatusJSON {
             ("uploadedBytes", "\(uploads.uploadedBytes)"),
             ("lastCompleteMilliseconds", "\(uploads.lastCompleteMilliseconds)"), ("failures", "\(uploads.failures)"),
             ("error", optional(uploads.error)),
+        ])
+    }
+
+    private static func hydration(_ hydration: HydrationStatus) -> String {
+        object([
+            ("pendingFiles", "\(hydration.pendingFiles)"), ("pendingBytes", "\(hydration.pendingBytes)"),
+            ("files", "\(hydration.files)"), ("bytes", "\(hydration.bytes)"), ("reads", "\(hydration.reads)"),
+            ("readBytes", "\(hydration.readBytes)"), ("failures", "\(hydration.failures)"),
+            ("error", optional(hydration.error)),
         ])
     }
 

@@ -1,6 +1,7 @@
 // The status page: one HTML document without anything from elsewhere, whose body is fetched again every two seconds. Pure.
 
 internal import CisternLSM
+internal import CisternSnapshotStore
 internal import CisternWire
 
 enum StatusPage {
@@ -107,6 +108,17 @@ enum StatusPage {
             \(HumanText.duration(microseconds: mean)) on average</small></h2>
             \(status.checkpoints.isEmpty ? "<p>None yet.</p>" : StatusPicture.checkpoints(status.checkpoints))
             \(status.uploads.map { uploads($0, nowMilliseconds: status.nowMilliseconds) } ?? "")
+            \(status.hydration.map(hydration) ?? "")
+            """
+    }
+
+    /// Empty when everything is here.
+    private static func hydration(_ hydration: HydrationStatus) -> String {
+        if hydration.pendingFiles == 0 { return "" }
+        let error = hydration.error.map { "<br><b class=\"problems\">\(HumanText.escaped($0))</b>" } ?? ""
+        return """
+            <p>Coming from the snapshot store: \(HumanText.count(UInt64(hydration.pendingFiles))) files with \
+            \(HumanText.bytes(hydration.pendingBytes)) to go\(error)</p>
             """
     }
 

@@ -14,6 +14,7 @@ internal import CisternPrimitives
 internal import CisternTransport
 internal import CisternWire
 internal import Logging
+internal import Synchronization
 
 /// The trees of a store as metadata has them, for one attach.
 private struct ReplicatedTrees {
@@ -75,27 +76,32 @@ extension TreeRegistry {
         }
     }
 
-    /// Which of these snapshots nobody needs any more; the others stay until their trees do not.
+    /// Which of these snapshots nobody needs any more. The others stay until their trees do not, and those that are a base of another
+    /// server's tree until a later release finds that they are none.
     func release(_ handles: [String], store: String) async -> [String] {
-        var free = handles
+        var free = withheld.withLock { $0.removeValue(forKey: store) ?? [] }.union(handles)
         var needsLook = false
         for record in records(store).values {
             guard let ownership = record.ownership else {
                 needsLook = true
                 continue
             }
-            free = await ownership.release(free)
+            free = Set(await ownership.release(Array(free)))
         }
-        // Trees that were not open since the start.
-        guard needsLook, let replication, !free.isEmpty else { return free }
+        guard let replication, !free.isEmpty else { return Array(free) }
+        let needed: Set<String>
         do throws(ReplicationError) {
-            let needed = try await replication.trees(ofStore: store).filter { $0.claim.server == replication.server }
-                .flatMap(\.claim.base.handles)
-            return free.filter { !needed.contains($0) }
+            // Trees of other servers, which may read their base where it is, and those here that were not open since the start.
+            let all = try await replication.trees(ofStore: store)
+            needed = Set(
+                all.filter { needsLook || $0.claim.server != replication.server }.flatMap(\.claim.base.handles))
         } catch {
             // Rather too many than one too few.
-            return []
+            needed = free
         }
+        let kept = free.intersection(needed)
+        if !kept.isEmpty { withheld.withLock { $0[store, default: []].formUnion(kept) } }
+        return Array(free.subtracting(kept))
     }
 
     // MARK: Steps

@@ -61,6 +61,8 @@ package final class TreeRegistry: Sendable {
 
     let engine: Engine
     let replication: Replication?
+    /// Released snapshots that stay for now, by store.
+    let withheld = Mutex<[String: Set<String>]>([:])
     private let idleTree: TimeAmount
     /// Stores that may have a tree which could not be read.
     private let storesAtStart: Set<String>

@@ -56,6 +56,7 @@ package struct ServerConfiguration: PortSettings, MetadataSettings, LogClientSet
     package var logLevel = "info"
     /// Empty: snapshots stay in the data directory.
     package var snapshotStore = ""
+    package var hydrationBytesPerSecond = 64 << 20
     package var s3 = S3Settings()
     package var durability = Durability.local
     /// Members of the etcd cluster with the log nodes' metadata, `HOST:PORT`.
@@ -143,6 +144,11 @@ package struct ServerConfiguration: PortSettings, MetadataSettings, LogClientSet
         if compactionBytesPerSecond > 0 && compactionBytesPerSecond < 1 << 20 {
             return "compaction_bytes_per_second (\(compactionBytesPerSecond)) is below 1 MiB: a single memtable would "
                 + "be merged for minutes; raise it, or give 0 for no limit"
+        }
+        if hydrationBytesPerSecond > 0 && hydrationBytesPerSecond < 1 << 20 {
+            return
+                "hydration_bytes_per_second (\(hydrationBytesPerSecond)) is below 1 MiB: a tree of 10 GB would need the snapshot "
+                + "store for hours; raise it, or give 0 for no limit"
         }
         if (1..<32).contains(valueFileBytes) {
             return

@@ -77,6 +77,10 @@ extension ServerConfiguration: DaemonConfiguration {
                 configuration.snapshotStore = text
                 return true
             }),
+        .bytes(
+            "hydration_bytes_per_second", \.hydrationBytesPerSecond, 0...1 << 40,
+            "how fast files of a tree that was taken over come from the snapshot store, from 1 MiB; what reads need does not "
+                + "wait for it; 0 is no limit"),
         .string(
             "s3_endpoint", .text, \.s3.endpoint,
             "where an S3 server is that is not AWS: https://HOST[:PORT], or http:// on the same machine"),

@@ -270,7 +270,7 @@ extension ServerSession {
         guard core.replication != nil else { return release(message.handles, held: 0, header) }
         Task { [self] in
             let free = await core.registry.release(message.handles, store: message.store)
-            let held = message.handles.count - free.count
+            let held = Set(message.handles).subtracting(free).count
             executor.execute { self.release(free, held: held, header) }
         }
     }

@@ -11,11 +11,16 @@ package final class RemoteSnapshots: Sendable {
     package let store: any SnapshotStore
     package let uploads: SnapshotUploads
     package let fetch: SnapshotFetch
+    package let hydration: Hydration
 
+    /// - Parameter fileSystem: the engine's.
     package init(
-        _ store: any SnapshotStore, engine: Engine, catalog: Catalog, fileSystem: any FileSystem, time: any TimeSource
+        _ fileSystem: HydratingFileSystem, engine: Engine, catalog: Catalog, hydrationBytesPerSecond: UInt64,
+        time: any TimeSource
     ) {
-        self.store = store
+        store = fileSystem.store
+        hydration = Hydration(
+            fileSystem, lane: SerialThread(name: "cistern-hydrate"), bytesPerSecond: hydrationBytesPerSecond)
         var random = SystemRandomNumberGenerator()
         uploads = SnapshotUploads(
             store: store, namespace: catalog.serverID, engine: engine, fileSystem: fileSystem,
@@ -27,7 +32,10 @@ package final class RemoteSnapshots: Sendable {
             return CatalogFormat.encode(single)
         }
         fetch = SnapshotFetch(
-            store: store, engine: engine, fileSystem: fileSystem, lane: SerialThread(name: "cistern-fetch"))
+            store: store, engine: engine, fileSystem: fileSystem, hydration: hydration,
+            lane: SerialThread(name: "cistern-fetch"))
+        // What the process before has left.
+        hydration.wake()
     }
 
     /// Waits for what runs. Before the engine is closed.
@@ -36,6 +44,7 @@ package final class RemoteSnapshots: Sendable {
         store.close()
         uploads.stop()
         fetch.stop()
+        hydration.stop()
     }
 
     func find(_ handle: String) async -> Result<FoundManifest, SnapshotFetchError> {
@@ -44,9 +53,9 @@ package final class RemoteSnapshots: Sendable {
         }
     }
 
-    func bring(_ found: FoundManifest) async -> Result<FetchedSnapshot, SnapshotFetchError> {
+    func bring(_ found: FoundManifest, behind: Bool) async -> Result<FetchedSnapshot, SnapshotFetchError> {
         await withCheckedContinuation { continuation in
-            fetch.bring(found) { continuation.resume(returning: $0) }
+            fetch.bring(found, behind: behind) { continuation.resume(returning: $0) }
         }
     }
 }
@@ -113,7 +122,9 @@ extension ServerCore {
             let adopted = await adopt(
                 found.manifest.catalog, of: handle, location: remote.store.location, attempt: attempt)
             if case .failure(let refusal) = adopted { return refusal }
-            if case .failure(let error) = await remote.bring(found) { return Refusal(error, attempt: attempt) }
+            // Records in metadata keep a snapshot in the store that a tree is made from; without them its owner may release it.
+            let brought = await remote.bring(found, behind: replication != nil)
+            if case .failure(let error) = brought { return Refusal(error, attempt: attempt) }
             if uploads { remote.uploads.taken(handle) }
         }
         guard !missing.isEmpty, let unknown else { return nil }

@@ -3,6 +3,9 @@
 //   manifest found ─► pieces read, checked and laid into DIR/import in the layout of a data directory ─► Engine.importSnapshot ─►
 //   DIR/import emptied
 //
+// Where the snapshot stays in the store for as long as it is needed, placeholders are laid instead of tables: the restore takes as
+// long as it takes to read what every table begins and ends with, and `Hydration` brings the rest.
+//
 // One snapshot after the other, on one lane: when several workers of a job ask for the same ones, the first brings them. A crash
 // leaves what is in DIR/import, which the next start removes.
 
@@ -55,6 +58,7 @@ package final class SnapshotFetch: Sendable {
     private let store: any SnapshotStore
     private let engine: Engine
     private let fileSystem: any FileSystem
+    private let hydration: Hydration?
     private let lane: any BackgroundLane
     private let root: String
     private let nextNumber = Atomic<UInt64>(1)
@@ -65,11 +69,18 @@ package final class SnapshotFetch: Sendable {
         var isStopped = false
     }
 
-    /// - Parameter lane: this object's alone; it stops it.
-    package init(store: any SnapshotStore, engine: Engine, fileSystem: any FileSystem, lane: any BackgroundLane) {
+    /// - Parameters:
+    ///   - fileSystem: the engine's.
+    ///   - hydration: that of the file system; nil: everything is brought at once.
+    ///   - lane: this object's alone; it stops it.
+    package init(
+        store: any SnapshotStore, engine: Engine, fileSystem: any FileSystem, hydration: Hydration? = nil,
+        lane: any BackgroundLane
+    ) {
         self.store = store
         self.engine = engine
         self.fileSystem = fileSystem
+        self.hydration = hydration
         self.lane = lane
         root = engine.options.directory + "/" + SnapshotFetch.directoryName
         lane.submit { [self] in removeStaged(root) }
@@ -91,21 +102,24 @@ package final class SnapshotFetch: Sendable {
         _ handle: String, as name: String? = nil,
         completion: @escaping @Sendable (Result<FetchedSnapshot, SnapshotFetchError>) -> Void
     ) {
-        ask(Request(handle: handle, work: .bring(nil, name: name, completion)))
+        ask(Request(handle: handle, work: .bring(nil, name: name, behind: false, completion)))
     }
 
     /// The same for a manifest that was found.
+    /// - Parameter behind: tables may come later, because nobody takes the snapshot out of the store as long as they do not.
     package func bring(
-        _ found: FoundManifest, completion: @escaping @Sendable (Result<FetchedSnapshot, SnapshotFetchError>) -> Void
+        _ found: FoundManifest, behind: Bool = false,
+        completion: @escaping @Sendable (Result<FetchedSnapshot, SnapshotFetchError>) -> Void
     ) {
-        ask(Request(handle: found.manifest.handle, work: .bring(found, name: nil, completion)))
+        ask(Request(handle: found.manifest.handle, work: .bring(found, name: nil, behind: behind, completion)))
     }
 
     private struct Request: Sendable {
         enum Work: Sendable {
             case find(@Sendable (Result<FoundManifest, SnapshotFetchError>) -> Void)
             case bring(
-                FoundManifest?, name: String?, @Sendable (Result<FetchedSnapshot, SnapshotFetchError>) -> Void)
+                FoundManifest?, name: String?, behind: Bool,
+                @Sendable (Result<FetchedSnapshot, SnapshotFetchError>) -> Void)
         }
 
         let handle: String
@@ -114,7 +128,7 @@ package final class SnapshotFetch: Sendable {
         func fail(_ error: SnapshotFetchError) {
             switch work {
             case .find(let completion): completion(.failure(error))
-            case .bring(_, _, let completion): completion(.failure(error))
+            case .bring(_, _, _, let completion): completion(.failure(error))
             }
         }
     }
@@ -141,13 +155,13 @@ package final class SnapshotFetch: Sendable {
             } catch {
                 finish { completion(.failure(error)) }
             }
-        case .bring(let found, let name, let completion):
-            runBring(request.handle, found, name) { [self] result in finish { completion(result) } }
+        case .bring(let found, let name, let behind, let completion):
+            runBring(request.handle, found, name, behind: behind) { [self] result in finish { completion(result) } }
         }
     }
 
     private func runBring(
-        _ handle: String, _ found: FoundManifest?, _ name: String?,
+        _ handle: String, _ found: FoundManifest?, _ name: String?, behind: Bool,
         completion: @escaping @Sendable (Result<FetchedSnapshot, SnapshotFetchError>) -> Void
     ) {
         if name == nil, let known = engine.snapshotRecord(handle) {
@@ -156,10 +170,11 @@ package final class SnapshotFetch: Sendable {
         let place = root + "/\(nextNumber.add(1, ordering: .relaxed).oldValue)"
         do throws(SnapshotFetchError) {
             let found = if let found { found } else { try SnapshotFetch.find(handle, in: store) }
-            try lay(found, in: place)
+            try lay(found, in: place, behind: behind)
             engine.importSnapshot(found.record, from: place, as: name) { [self] result in
                 lane.submit { [self] in
                     removeStaged(place)
+                    if behind { hydration?.wake(afterMilliseconds: SnapshotFetch.hydrationDelayMilliseconds) }
                     let fetched = result.map { FetchedSnapshot(info: $0, fetchedBytes: found.manifest.bytes) }
                     completion(fetched.mapError { .engine($0) })
                 }
@@ -264,7 +279,13 @@ package final class SnapshotFetch: Sendable {
 
     // MARK: Files
 
-    private func lay(_ found: FoundManifest, in place: String) throws(SnapshotFetchError) {
+    /// Until then the attach that needs the snapshot has the disk for itself, most of the time.
+    private static let hydrationDelayMilliseconds: UInt64 = 1000
+
+    private func lay(_ found: FoundManifest, in place: String, behind: Bool) throws(SnapshotFetchError) {
+        // Tables with value files are written anew by the import, which reads all of them.
+        let plain = Set(
+            found.record.levels.joined().filter { $0.summary.values.isEmpty }.map(\.number))
         for file in found.manifest.files {
             guard let kind = SnapshotFile.Kind(rawValue: file.kind) else {
                 throw .damaged(
@@ -272,6 +293,14 @@ package final class SnapshotFetch: Sendable {
                     detail: "a file is of kind \(file.kind), which this program does not know")
             }
             let target = SnapshotFile(kind: kind, tree: file.tree, number: file.number, bytes: file.bytes)
+            if behind, kind == .table, plain.contains(file.number), let hydration {
+                try staging { () throws(FileError) in
+                    try fileSystem.createDirectory(target.directory(place))
+                    try hydration.fileSystem.place(
+                        Placeholder(namespace: found.namespace, file: file), at: target.path(place))
+                }
+                continue
+            }
             let output = try staging { () throws(FileError) in
                 try fileSystem.createDirectory(target.directory(place))
                 return try fileSystem.createAppend(target.path(place))

@@ -13,7 +13,12 @@ package struct FlightsCommand: AsyncParsableCommand {
             """)
 
     @Option(help: "The flights file; found in Examples/flights of the checkout when not given.") var input: String?
-    @Option(help: "Use a running server, HOST:PORT or unix:/PATH, instead of starting one.") var server: String?
+    @Option(
+        help: """
+            Use a running server, HOST:PORT or unix:/PATH, or several of a replicated cluster with commas between them, instead of \
+            starting one.
+            """)
+    var server: String?
     @Option(help: "Data directory of the started server; temporary when not given.") var data: String?
     @Option(help: "Worker processes.") var parallelism = 2
     @Flag(inversion: .prefixedNo, help: "Kill a worker half-way and restore the last checkpoint.") var killWorker = true

@@ -26,7 +26,9 @@ public struct ClientConfiguration: Sendable {
         case verify
     }
 
-    /// `HOST:PORT` or `unix:/path`.
+    /// `HOST:PORT` or `unix:/path`. Several, with commas between them, where trees are replicated (`durability = replicated`): the
+    /// first that answers is used, and when it is lost or stops the next one, which takes the trees over. Of servers with trees of their own
+    /// only one may be named: another one has not got the tree, and says that acknowledged writes are lost.
     public var endpoint: String
     /// Bytes of keys and values at which the write buffer is sent; 64 KiB … 4 MiB.
     public var writeBufferBytes = 1024 * 1024

@@ -6,6 +6,7 @@ internal import CisternTransport
 internal import CisternWire
 internal import CisternWireMessages
 internal import NIOPosix
+internal import SwiftProtobuf
 internal import Synchronization
 
 /// A snapshot the server keeps.
@@ -18,36 +19,26 @@ public struct SnapshotInfo: Hashable, Sendable {
     public let createdMilliseconds: UInt64
 }
 
-/// A connection to a state server. May be shared by all workers of a process.
+/// A connection to a state server, or to one of several. May be shared by all workers of a process.
 public final class StateClient: Sendable {
     public let configuration: ClientConfiguration
-    private let endpoint: Endpoint
-    private let options: ClientTransportOptions
-    /// The connection for store-wide requests; guarded by itself.
-    private let control: Mutex<ClientConnection?>
+    private let servers: ServerList
+    /// The connections for store-wide requests; guarded by itself.
+    private let control: Mutex<[Endpoint: ClientConnection]>
 
-    private init(
-        _ configuration: ClientConfiguration, _ endpoint: Endpoint, _ options: ClientTransportOptions,
-        _ connection: ClientConnection
-    ) {
+    private init(_ configuration: ClientConfiguration, _ servers: ServerList, _ connection: ClientConnection) {
         self.configuration = configuration
-        self.endpoint = endpoint
-        self.options = options
-        control = Mutex(connection)
+        self.servers = servers
+        control = Mutex([connection.endpoint: connection])
     }
 
-    /// Checks the settings and that a server answers; tries once.
+    /// Checks the settings and that a server answers; tries each once.
     /// - Throws: `.limitExceeded` or `.invalidArgument` for a setting, `.unreachable` when no server answers, `.incompatible`
     ///   when it speaks another version.
     public static func connect(_ configuration: ClientConfiguration) async throws(ClientError) -> StateClient {
         try configuration.validate()
-        guard let endpoint = Endpoint(configuration.endpoint) else {
-            throw ClientError(
-                .invalidArgument, .fixTheCall,
-                "\(configuration.endpoint) is no endpoint; write HOST:PORT, [IPV6]:PORT or unix:/path")
-        }
-        let options = try configuration.transportOptions(for: endpoint)
-        return StateClient(configuration, endpoint, options, try await connection(to: endpoint, options))
+        let servers = try ServerList(configuration)
+        return StateClient(configuration, servers, try await connection(to: servers))
     }
 
     /// Becomes the writer of a key-group range. The newest epoch of a range wins: an older session of it is fenced.
@@ -71,7 +62,7 @@ public final class StateClient: Sendable {
     ) async throws(ClientError) -> KeyedStateSession {
         let environment = ClientEnvironment()
         let tree = WireTree(
-            endpoint: endpoint, configuration: configuration, time: environment.time, options: options)
+            servers: servers, configuration: configuration, time: environment.time)
         let request = AttachRequest(
             store: store, keyGroupCount: keyGroupCount, keyGroups: keyGroups, epoch: epoch, writer: writer,
             restoring: restoring)
@@ -79,8 +70,9 @@ public final class StateClient: Sendable {
             over: tree, request: request, configuration: configuration, environment: environment)
     }
 
-    /// Lets the server delete what only these snapshots need. Handles it does not know are fine.
-    /// - Returns: how many it knew.
+    /// Lets the servers delete what only these snapshots need. Handles they do not know are fine.
+    /// - Returns: how many one of them knew, the most of any.
+    /// - Throws: when none of them has answered.
     @discardableResult
     public func releaseSnapshots(
         store: String, _ handles: [SnapshotHandle]
@@ -88,73 +80,88 @@ public final class StateClient: Sendable {
         var message = Cistern_V1_ReleaseSnapshot()
         message.store = store
         message.handles = handles.map(\.rawValue)
-        let reply = try await request(.releaseSnapshot, ControlMessage.encode(message), "release snapshots of \(store)")
-        do {
-            return Int(try reply.decode(Cistern_V1_ReleaseSnapshotReply.self).released)
-        } catch {
-            throw RemoteError(error, "release snapshots of \(store)").asClientError
-        }
+        let replies: [Cistern_V1_ReleaseSnapshotReply] = try await requestAll(
+            .releaseSnapshot, message, "release snapshots of \(store)")
+        return replies.map { Int($0.released) }.max() ?? 0
     }
 
-    /// The snapshots of a store that are not released.
+    /// The snapshots of a store that are not released, of all servers that answer.
+    /// - Throws: when none of them has answered.
     public func snapshots(store: String) async throws(ClientError) -> [SnapshotInfo] {
         var message = Cistern_V1_ListSnapshots()
         message.store = store
-        let reply = try await request(.listSnapshots, ControlMessage.encode(message), "list snapshots of \(store)")
-        do {
-            return try reply.decode(Cistern_V1_ListSnapshotsReply.self).items.compactMap { item in
-                guard let first = UInt16(exactly: item.keyGroupFirst), let last = UInt16(exactly: item.keyGroupLast),
-                    first <= last
-                else { return nil }
-                return SnapshotInfo(
-                    handle: SnapshotHandle(rawValue: item.handle), checkpoint: item.checkpoint,
-                    keyGroups: KeyGroupRange(first: first, last: last), bytes: item.bytes,
-                    createdMilliseconds: item.createdMilliseconds)
-            }
-        } catch {
-            throw RemoteError(error, "list snapshots of \(store)").asClientError
+        let replies: [Cistern_V1_ListSnapshotsReply] = try await requestAll(
+            .listSnapshots, message, "list snapshots of \(store)")
+        var known: Set<SnapshotHandle> = []
+        return replies.flatMap(\.items).compactMap { item in
+            guard let first = UInt16(exactly: item.keyGroupFirst), let last = UInt16(exactly: item.keyGroupLast),
+                first <= last, known.insert(SnapshotHandle(rawValue: item.handle)).inserted
+            else { return nil }
+            return SnapshotInfo(
+                handle: SnapshotHandle(rawValue: item.handle), checkpoint: item.checkpoint,
+                keyGroups: KeyGroupRange(first: first, last: last), bytes: item.bytes,
+                createdMilliseconds: item.createdMilliseconds)
         }
     }
 
-    /// Closes the client's own connection. Sessions go on: detach or abandon them. Idempotent.
+    /// Closes the client's own connections. Sessions go on: detach or abandon them. Idempotent.
     public func close() async {
-        let connection = control.withLock { connection -> ClientConnection? in
-            defer { connection = nil }
-            return connection
+        let connections = control.withLock { connections in
+            defer { connections = [:] }
+            return connections.values.map(\.self)
         }
-        await connection?.close()
+        for connection in connections { await connection.close() }
+    }
+
+    /// One attempt at each server: with replicated trees, what belongs to a store is where its trees were.
+    private func requestAll<Answer: Message>(
+        _ opcode: Opcode, _ message: some Message, _ what: String
+    ) async throws(ClientError) -> [Answer] {
+        let body = ControlMessage.encode(message)
+        var answers: [Answer] = []
+        var failure: ClientError?
+        for endpoint in servers.endpoints {
+            do throws(ClientError) {
+                answers.append(try await request(opcode, body, what, of: endpoint))
+            } catch {
+                failure = failure ?? error
+            }
+        }
+        if let failure, answers.isEmpty { throw failure }
+        return answers
     }
 
     /// One attempt, after connecting again when the connection was closed meanwhile.
-    private func request(_ opcode: Opcode, _ body: [UInt8], _ what: String) async throws(ClientError) -> Reply {
-        let open = control.withLock { $0 }.flatMap { $0.isOpen ? $0 : nil }
+    private func request<Answer: Message>(
+        _ opcode: Opcode, _ body: [UInt8], _ what: String, of endpoint: Endpoint
+    ) async throws(ClientError) -> Answer {
+        let open = control.withLock { $0[endpoint] }.flatMap { $0.isOpen ? $0 : nil }
         let connection: ClientConnection
         if let open {
             connection = open
         } else {
-            connection = try await Self.connection(to: endpoint, options)
-            let old = control.withLock { current -> ClientConnection? in
-                defer { current = connection }
-                return current
-            }
+            connection = try await Self.connection(to: ServerList([endpoint], servers.options))
+            let old = control.withLock { $0.updateValue(connection, forKey: endpoint) }
             await old?.close()
         }
-        do {
-            return try await connection.request(
+        do throws(TransportError) {
+            let reply = try await connection.request(
                 opcode, tree: 0, body: body, deadline: .milliseconds(configuration.requestTimeoutMilliseconds))
+            return try reply.decode(Answer.self)
         } catch {
             throw RemoteError(error, what).asClientError
         }
     }
 
-    private static func connection(
-        to endpoint: Endpoint, _ options: ClientTransportOptions
-    ) async throws(ClientError) -> ClientConnection {
-        do {
-            return try await ClientConnection.connect(
-                endpoint, group: MultiThreadedEventLoopGroup.singleton, options: options)
+    /// To the first that answers.
+    private static func connection(to servers: ServerList) async throws(ClientError) -> ClientConnection {
+        let choice = ServerChoice(servers)
+        do throws(TransportError) {
+            return try await choice.connect(group: MultiThreadedEventLoopGroup.singleton) {
+                _, _ throws(TransportError) in
+            }.0
         } catch {
-            throw RemoteError(error, "connect to \(endpoint)").asClientError
+            throw RemoteError(error, "connect to \(choice.endpoint)").asClientError
         }
     }
 }

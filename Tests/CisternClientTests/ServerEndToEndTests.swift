@@ -81,7 +81,7 @@ final class ServerBackend: ModelBackend {
         change(&configuration)
         return try await KeyedStateSession.attach(
             over: WireTree(
-                endpoint: endpoint, configuration: configuration, time: time, options: ClientTransportOptions()),
+                servers: ServerList([endpoint], ClientTransportOptions()), configuration: configuration, time: time),
             request: AttachRequest(
                 store: store, keyGroupCount: 8, keyGroups: range, epoch: epoch, writer: "w\(range)",
                 restoring: restoring),

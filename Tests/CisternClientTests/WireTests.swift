@@ -311,6 +311,25 @@ func withModelService(
         }
     }
 
+    @Test func ofSeveralServersTheOneThatAnswersIsUsed() async throws {
+        try await withModelService { _, configuration in
+            var configuration = configuration
+            configuration.endpoint = "unix:/nowhere/cistern.sock,\(configuration.endpoint),unix:/nowhere/else.sock"
+            let client = try await StateClient.connect(configuration)
+            let session = try await client.attach(
+                store: "store", keyGroupCount: 8, keyGroups: Self.range, epoch: 1, writer: "w", restoring: [])
+            let values = try await session.valueState("values", .string)
+            try session.setCurrentKey(user(1))
+            try await values.update("one")
+            let handle = try await session.snapshot(checkpoint: 1)
+            // These go to all of them; one that answers is enough.
+            _ = try await client.snapshots(store: "store")
+            try await client.releaseSnapshots(store: "store", [handle])
+            session.abandon()
+            await client.close()
+        }
+    }
+
     @Test func aServerThatDoesNotAnswerIsNamed() async throws {
         var configuration = ClientConfiguration(endpoint: "unix:/nowhere/cistern.sock")
         configuration.retryForMilliseconds = 0
@@ -321,5 +340,9 @@ func withModelService(
             _ = try await StateClient.connect(ClientConfiguration(endpoint: "nonsense"))
         }
         #expect(wrong?.code == .invalidArgument)
+        let second = await #expect(throws: ClientError.self) {
+            _ = try await StateClient.connect(ClientConfiguration(endpoint: "127.0.0.1:1,nonsense"))
+        }
+        #expect(second?.code == .invalidArgument && second?.message.contains("nonsense is no endpoint") == true)
     }
 }

@@ -4,6 +4,7 @@
 import CisternClient
 import CisternPrimitives
 import CisternTestKit
+import FlightsExample
 import Foundation
 import Testing
 
@@ -91,6 +92,30 @@ struct FailoverTests {
         try await after.session.flush()
         try await after.session.detach()
         await after.client.close()
+        let down = try await cluster.run("down")
+        #expect(down.status == 0, "\(down.error)")
+    }
+
+    /// The workers know both servers and go on by themselves: no restart, no restore, nothing read twice.
+    @Test func theFlightsJobGoesOnAtTheOtherServerAndItsTablesAreRight() async throws {
+        let cluster = DevClusterTests.Cluster()
+        let up = try await cluster.run("up")
+        try #require(up.status == 0, "\(up.error)")
+        let addresses = DevClusterTests.addresses(up.output)
+        let servers = try [#require(addresses["state-1"]), #require(addresses["state-2"])].joined(separator: ",")
+
+        async let truth = FlightsTruth.shared.value
+        async let running = FlightsRun.run(["--server", servers, "--no-kill-worker"])
+        try await waitForSnapshot(in: cluster.directory + "/snapshots")
+        try await cluster.kill("state-1")
+        try FileManager.default.removeItem(atPath: cluster.directory + "/state-1")
+        let run = try await running
+        try #require(run.status == 0, "\(run.output)")
+        for table in TableSchema.all {
+            expectEqualRows(table.name, run.tables[table.name] ?? [], try await truth.tables[table.name] ?? [])
+        }
+        #expect(run.numbers["restores"] == 0)
+        #expect(run.numbers["absent_read_rpcs"] == 0)
         let down = try await cluster.run("down")
         #expect(down.status == 0, "\(down.error)")
     }

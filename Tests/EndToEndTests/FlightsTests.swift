@@ -98,14 +98,14 @@ import Testing
         #expect(status != 0)
         #expect(output.contains("started by cistern example flights"), "\(output)")
     }
+}
 
-    private func expectEqualRows(_ table: String, _ rows: [String], _ truth: [String]) {
-        #expect(!truth.isEmpty)
-        guard rows != truth else { return }
-        let wrong = Set(rows).subtracting(truth).sorted().prefix(3)
-        let missing = Set(truth).subtracting(rows).sorted().prefix(3)
-        Issue.record(
-            "\(table): \(rows.count) rows, the truth has \(truth.count); wrong \(Array(wrong)), missing \(Array(missing))"
-        )
-    }
+func expectEqualRows(_ table: String, _ rows: [String], _ truth: [String]) {
+    #expect(!truth.isEmpty)
+    guard rows != truth else { return }
+    let wrong = Set(rows).subtracting(truth).sorted().prefix(3)
+    let missing = Set(truth).subtracting(rows).sorted().prefix(3)
+    Issue.record(
+        "\(table): \(rows.count) rows, the truth has \(truth.count); wrong \(Array(wrong)), missing \(Array(missing))"
+    )
 }

@@ -4,7 +4,7 @@
 // Threading: the connection and the handle are guarded by `state`; completions come on the connection's event loop.
 
 package import CisternPrimitives
-package import CisternTransport
+internal import CisternTransport
 internal import CisternWire
 internal import CisternWireMessages
 internal import NIOCore
@@ -28,19 +28,17 @@ package final class WireTree: RemoteTree {
         let epoch: UInt64
     }
 
-    private let endpoint: Endpoint
-    private let options: ClientTransportOptions
+    private let choice: ServerChoice
     private let deadline: Duration
     private let time: any TimeSource
     /// Guarded by itself.
     private let state = Mutex(State())
 
     package init(
-        endpoint: Endpoint, configuration: ClientConfiguration, time: any TimeSource, options: ClientTransportOptions
+        servers: ServerList, configuration: ClientConfiguration, time: any TimeSource
     ) {
-        self.endpoint = endpoint
+        choice = ServerChoice(servers)
         self.time = time
-        self.options = options
         deadline = .milliseconds(configuration.requestTimeoutMilliseconds)
     }
 
@@ -49,20 +47,22 @@ package final class WireTree: RemoteTree {
     package func attach(_ request: AttachRequest) async throws(RemoteError) -> AttachAnswer {
         drop()
         guard !state.withLock({ $0.isClosed }) else { throw .fatal(Self.closedError) }
+        let message = message(request)
+        let body = ControlMessage.encode(message)
         let connection: ClientConnection
-        do {
-            connection = try await ClientConnection.connect(
-                endpoint, group: Self.eventLoop, options: options)
+        let (reply, helloNanoseconds): (Cistern_V1_AttachReply, UInt64)
+        do throws(TransportError) {
+            (connection, (reply, helloNanoseconds)) = try await choice.connect(group: Self.eventLoop) {
+                [self] connection, _ throws(TransportError) in
+                let helloNanoseconds = time.monotonicNanoseconds
+                countSent(body.count)
+                // Building a tree from many snapshots takes as long as it takes; the keep-alive finds a dead server.
+                let reply = try await connection.request(.attach, tree: 0, body: body, deadline: nil)
+                countReceived(reply.body.readableBytes)
+                return (try reply.decode(Cistern_V1_AttachReply.self), helloNanoseconds)
+            }
         } catch {
-            throw RemoteError(error, "connect to \(endpoint)")
-        }
-        let helloNanoseconds = time.monotonicNanoseconds
-        let reply: Cistern_V1_AttachReply
-        do {
-            reply = try await Self.ask(connection, .attach, message(request), self)
-        } catch {
-            await connection.close()
-            throw error
+            throw RemoteError(error, "attach to \(request.store) at \(choice.endpoint)")
         }
         let isClosed = state.withLock { state -> Bool in
             if state.isClosed { return true }
@@ -283,7 +283,7 @@ package final class WireTree: RemoteTree {
         let link = state.withLock { state -> Link? in
             state.connection.map { Link(connection: $0, tree: state.tree, epoch: state.epoch) }
         }
-        guard let link else { throw .disconnected(reason: "there is no connection to \(endpoint)") }
+        guard let link else { throw .disconnected(reason: "there is no connection to \(choice.endpoint)") }
         return link
     }
 
@@ -341,22 +341,6 @@ package final class WireTree: RemoteTree {
             return try reply.decode(Answer.self)
         } catch {
             throw failed(link.connection, error, "decode the answer to \(opcode)")
-        }
-    }
-
-    /// The attach itself, before there is a link.
-    private static func ask(
-        _ connection: ClientConnection, _ opcode: Opcode, _ message: Cistern_V1_Attach, _ tree: WireTree
-    ) async throws(RemoteError) -> Cistern_V1_AttachReply {
-        let body = ControlMessage.encode(message)
-        tree.countSent(body.count)
-        do {
-            // Building a tree from many snapshots takes as long as it takes; the keep-alive finds a dead server.
-            let reply = try await connection.request(opcode, tree: 0, body: body, deadline: nil)
-            tree.countReceived(reply.body.readableBytes)
-            return try reply.decode(Cistern_V1_AttachReply.self)
-        } catch {
-            throw RemoteError(error, "attach to \(message.store) at \(tree.endpoint)")
         }
     }
 }

@@ -1,5 +1,6 @@
 // A whole data directory for people: what the engine and the server have in it, and everything that is wrong.
 
+internal import CisternDaemon
 package import CisternFileSystem
 package import CisternLSM
 internal import CisternPrimitives
@@ -67,13 +68,13 @@ extension DirectoryReport {
     package var json: String {
         let found = verification
         let faults = found.faults.map {
-            "{\"file\":\(quoted($0.path)),\"offset\":\($0.offset),\"detail\":\(quoted($0.detail))}"
+            "{\"file\":\(JSONText.quoted($0.path)),\"offset\":\($0.offset),\"detail\":\(JSONText.quoted($0.detail))}"
         }
-        return "{\"directory\":\(quoted(found.directory)),\"deep\":\(found.isDeep),\"ok\":\(isSound),"
+        return "{\"directory\":\(JSONText.quoted(found.directory)),\"deep\":\(found.isDeep),\"ok\":\(isSound),"
             + "\"trees\":\(found.trees),\"snapshots\":\(found.snapshots),\"tables\":\(found.tables),"
             + "\"value_files\":\(found.valueFiles),\"segments\":\(found.segments),\"table_bytes\":\(found.tableBytes),"
             + "\"value_bytes\":\(found.valueBytes),\"log_bytes\":\(found.logBytes),"
-            + "\"entries\":\(found.entries),\"faults\":\(array(faults)),"
-            + "\"remarks\":\(array(found.remarks.map { quoted($0) }))}\n"
+            + "\"entries\":\(found.entries),\"faults\":\(JSONText.array(faults)),"
+            + "\"remarks\":\(JSONText.array(found.remarks.map { JSONText.quoted($0) }))}\n"
     }
 }

@@ -1,5 +1,6 @@
 // Reading a file for people: which format it is, its parts in order, and the first damage.
 
+internal import CisternDaemon
 package import CisternFileSystem
 package import CisternLSM
 package import CisternPrimitives
@@ -107,12 +108,12 @@ extension FileInspection {
 
     package var json: String {
         let items = parts.map {
-            "{\"first\":\($0.range.lowerBound),\"end\":\($0.range.upperBound),\"name\":\(quoted($0.name)),"
-                + "\"detail\":\(quoted($0.detail))}"
+            "{\"first\":\($0.range.lowerBound),\"end\":\($0.range.upperBound),\"name\":\(JSONText.quoted($0.name)),"
+                + "\"detail\":\(JSONText.quoted($0.detail))}"
         }
         let found =
-            damage.map { "{\"offset\":\($0.offset),\"detail\":\(quoted($0.detail))}" } ?? "null"
-        return "{\"file\":\(quoted(path)),\"format\":\(quoted(format)),\"bytes\":\(byteCount),"
+            damage.map { "{\"offset\":\($0.offset),\"detail\":\(JSONText.quoted($0.detail))}" } ?? "null"
+        return "{\"file\":\(JSONText.quoted(path)),\"format\":\(JSONText.quoted(format)),\"bytes\":\(byteCount),"
             + "\"ok\":\(damage == nil),\"damage\":\(found),\"parts\":[\(items.joined(separator: ","))]}\n"
     }
 

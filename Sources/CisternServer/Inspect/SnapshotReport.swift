@@ -1,5 +1,6 @@
 // Snapshots of a directory that no server has open, for people and for programs: a list, and entries one JSON object a line.
 
+internal import CisternDaemon
 package import CisternFileSystem
 package import CisternLSM
 internal import CisternPrimitives
@@ -36,15 +37,15 @@ package struct SnapshotReport {
 
     package var json: String {
         let items = snapshots.infos.map { info in
-            "{\"handle\":\(quoted(info.handle)),\"store\":\(quoted(info.identity.store)),"
+            "{\"handle\":\(JSONText.quoted(info.handle)),\"store\":\(JSONText.quoted(info.identity.store)),"
                 + "\"checkpoint\":\(info.checkpoint),\"first_group\":\(info.identity.keyGroups.first),"
                 + "\"last_group\":\(info.identity.keyGroups.last),\"tree\":\(info.tree.number),"
                 + "\"epoch\":\(info.progress.epoch),\"sequence\":\(info.progress.sequence),"
                 + "\"watermark\":\(info.progress.watermark),\"created_ms\":\(info.createdMilliseconds),"
                 + "\"files\":\(info.fileCount),\"bytes\":\(info.bytes),\"log_bytes\":\(info.logBytes)}"
         }
-        let damaged = faults.map { "{\"file\":\(quoted($0.path)),\"detail\":\(quoted($0.detail))}" }
-        return "{\"snapshots\":\(array(items)),\"faults\":\(array(damaged))}\n"
+        let damaged = faults.map { "{\"file\":\(JSONText.quoted($0.path)),\"detail\":\(JSONText.quoted($0.detail))}" }
+        return "{\"snapshots\":\(JSONText.array(items)),\"faults\":\(JSONText.array(damaged))}\n"
     }
 
     /// Prints what was alive when the snapshot was taken.
@@ -87,7 +88,7 @@ package struct SnapshotReport {
             expires = "{\"clock\":\"\(expiry.isEventTime ? "event" : "processing")\",\"ms\":\(expiry.milliseconds)}"
         }
         let group = UInt16(key[0]) << 8 | UInt16(key[1])
-        return "{\"group\":\(group),\"state\":\(state.map { quoted($0) } ?? "null"),\"state_id\":\(id),"
+        return "{\"group\":\(group),\"state\":\(state.map { JSONText.quoted($0) } ?? "null"),\"state_id\":\(id),"
             + "\"key\":\"\(hexadecimal(Array(key.dropFirst(4))))\",\"value\":\"\(hexadecimal(value))\",\"expires\":\(expires)}\n"
     }
 

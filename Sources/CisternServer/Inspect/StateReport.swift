@@ -1,5 +1,6 @@
 // The stores of a directory that no server has open, with their states and dictionaries.
 
+internal import CisternDaemon
 package import CisternFileSystem
 package import CisternLSM
 internal import CisternPrimitives
@@ -29,12 +30,12 @@ package struct StateReport: Sendable {
     package var json: String {
         let items = stores.map { store in
             let states = store.states.map {
-                "{\"id\":\($0.id),\"name\":\(quoted($0.name)),\"kind\":\(quoted("\($0.kind)")),"
+                "{\"id\":\($0.id),\"name\":\(JSONText.quoted($0.name)),\"kind\":\(JSONText.quoted("\($0.kind)")),"
                     + "\"ttl_ms\":\($0.ttlMilliseconds)}"
             }
-            return "{\"store\":\(quoted(store.name)),\"key_groups\":\(store.keyGroupCount),"
-                + "\"dictionaries\":\(store.dictionaries.count),\"states\":\(array(states))}"
+            return "{\"store\":\(JSONText.quoted(store.name)),\"key_groups\":\(store.keyGroupCount),"
+                + "\"dictionaries\":\(store.dictionaries.count),\"states\":\(JSONText.array(states))}"
         }
-        return "{\"stores\":\(array(items))}\n"
+        return "{\"stores\":\(JSONText.array(items))}\n"
     }
 }

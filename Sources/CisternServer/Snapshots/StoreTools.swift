@@ -3,6 +3,7 @@
 // Blocks. Nothing here asks the server that a namespace belongs to, so what is removed must be an export, or of a server that will
 // not come back.
 
+internal import CisternDaemon
 internal import CisternLSM
 package import CisternSnapshotStore
 internal import CisternPrimitives
@@ -115,8 +116,8 @@ extension FoundManifest {
 
     package var json: String {
         let info = record.info
-        return "{\"handle\":\(quoted(manifest.handle)),\"namespace\":\(quoted(namespace)),"
-            + "\"store\":\(quoted(info.identity.store)),\"checkpoint\":\(info.checkpoint),"
+        return "{\"handle\":\(JSONText.quoted(manifest.handle)),\"namespace\":\(JSONText.quoted(namespace)),"
+            + "\"store\":\(JSONText.quoted(info.identity.store)),\"checkpoint\":\(info.checkpoint),"
             + "\"first_group\":\(info.identity.keyGroups.first),\"last_group\":\(info.identity.keyGroups.last),"
             + "\"epoch\":\(info.progress.epoch),\"sequence\":\(info.progress.sequence),"
             + "\"created_ms\":\(info.createdMilliseconds),\"files\":\(manifest.files.count),\"bytes\":\(manifest.bytes)}"
@@ -131,8 +132,10 @@ package enum StoreReport {
     }
 
     package static func json(_ found: [FoundManifest], _ faults: [SnapshotFetchError]) -> String {
-        "{\"snapshots\":\(array(found.map(\.json))),\"faults\":\(array(faults.map { quoted("\($0)") }))}\n"
+        "{\"snapshots\":\(JSONText.array(found.map(\.json))),\"faults\":\(JSONText.array(faults.map { JSONText.quoted("\($0)") }))}\n"
     }
 
-    package static func json(handles: [String]) -> String { "{\"handles\":\(array(handles.map { quoted($0) }))}\n" }
+    package static func json(handles: [String]) -> String {
+        "{\"handles\":\(JSONText.array(handles.map { JSONText.quoted($0) }))}\n"
+    }
 }

@@ -2,14 +2,32 @@
 
 internal import ArgumentParser
 internal import CisternDaemon
+internal import CisternFileSystem
 internal import CisternLogServer
 
 struct LogNodeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "log-node",
         abstract: "Run a node of the replicated log, and look into one.",
-        subcommands: [LogNodeRunCommand.self],
+        subcommands: [LogNodeRunCommand.self, LogNodeInspectCommand.self],
         defaultSubcommand: LogNodeRunCommand.self)
+}
+
+struct LogNodeInspectCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "inspect",
+        abstract: "Show what a log node's directory holds, while no node has it open.",
+        discussion:
+            "Every segment is read, and nothing is changed. Exit status 1 when something that was durable is damaged.")
+
+    @Option(help: "The node's data directory.") var data: String
+    @Flag(help: "One JSON object.") var json = false
+
+    func run() throws {
+        let report = try JournalReport(data, fileSystem: PosixFileSystem())
+        for line in json ? [report.json] : report.lines { print(line) }
+        if !report.isWhole { throw ExitCode(1) }
+    }
 }
 
 struct LogNodeRunCommand: AsyncParsableCommand {

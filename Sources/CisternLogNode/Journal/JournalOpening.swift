@@ -72,7 +72,7 @@ private struct JournalOpening {
                 try fileSystem.removeIfPresent(path(name))
             } else if let number = JournalFiles.number(name, prefix: "journal-", suffix: ".seg") {
                 segments.append(number)
-                headers[number] = try header(number)
+                headers[number] = try SegmentHeader.read(path(name), fileSystem)
             } else if let number = JournalFiles.number(name, prefix: "journal-", suffix: ".idx") {
                 indexes.insert(number)
             } else if let number = JournalFiles.number(name, prefix: "spare-", suffix: ".seg") {
@@ -99,22 +99,6 @@ private struct JournalOpening {
             return true
         }
         return SegmentScan(bytes, segment: segment, header: nil, expecting: .open).damagedAt != nil
-    }
-
-    private func header(_ segment: UInt64) throws(FileError) -> SegmentHeader? {
-        let file = try fileSystem.openRead(path(JournalFiles.segment(segment)))
-        guard file.size >= UInt64(JournalFormat.headerBytes) else { return nil }
-        var bytes = [UInt8](repeating: 0, count: JournalFormat.headerBytes)
-        let outcome: Result<Void, FileError> = unsafe bytes.withUnsafeMutableBytes { raw in
-            do throws(FileError) {
-                unsafe try file.read(at: 0, into: raw)
-                return .success(())
-            } catch {
-                return .failure(error)
-            }
-        }
-        try outcome.get()
-        return SegmentHeader.decode(bytes)
     }
 
     mutating func readDeleted(_ replay: (JournalRecord) -> Void) throws(FileError) {
@@ -218,5 +202,24 @@ private struct JournalOpening {
         guard let last = segments.last, found.lastSegment == last else { return }
         let name = path(JournalFiles.segment(last))
         if try fileSystem.size(name) > found.lastBytes { try fileSystem.truncate(name, to: found.lastBytes) }
+    }
+}
+
+extension SegmentHeader {
+    /// That of a segment's file; nil when it is damaged or was never whole.
+    static func read(_ path: String, _ fileSystem: any FileSystem) throws(FileError) -> SegmentHeader? {
+        let file = try fileSystem.openRead(path)
+        guard file.size >= UInt64(JournalFormat.headerBytes) else { return nil }
+        var bytes = [UInt8](repeating: 0, count: JournalFormat.headerBytes)
+        let outcome: Result<Void, FileError> = unsafe bytes.withUnsafeMutableBytes { raw in
+            do throws(FileError) {
+                unsafe try file.read(at: 0, into: raw)
+                return .success(())
+            } catch {
+                return .failure(error)
+            }
+        }
+        try outcome.get()
+        return SegmentHeader.decode(bytes)
     }
 }

@@ -6,18 +6,6 @@ internal import CisternLogRepair
 internal import CisternMetadata
 internal import CisternMetadataEtcd
 package import CisternPrimitives
-internal import NIOPosix
-
-/// Where the metadata of the log nodes is.
-package struct RepairToolSettings: MetadataSettings {
-    package var etcd: [String] = []
-    package var etcdAuthorities = ""
-    package var etcdCertificate = ""
-    package var etcdKey = ""
-    package var cluster = MetadataKeys.clusterNameDefault
-
-    package init() {}
-}
 
 package struct RepairTool: Sendable {
     private let store: EtcdMetadataStore
@@ -25,19 +13,8 @@ package struct RepairTool: Sendable {
     private let time: any TimeSource
 
     /// Throws when the settings cannot work; asks nothing yet.
-    package init(_ settings: RepairToolSettings, time: any TimeSource = SystemTime()) throws {
-        if settings.etcd.isEmpty {
-            throw ServerStartError(
-                description:
-                    "no metadata is given: name the members of the log nodes' etcd cluster with --etcd HOST:PORT")
-        }
-        if let problem = settings.metadataProblem() { throw ServerStartError(description: problem) }
-        guard MetadataKeys.isClusterName(settings.cluster) else {
-            throw ServerStartError(
-                description: "cluster \"\(settings.cluster)\" is no name of 1 to 64 letters, digits, -, _ and .")
-        }
-        store = EtcdMetadataStore(
-            options: try settings.etcdOptions(), group: .singletonMultiThreadedEventLoopGroup)
+    package init(_ settings: LedgerToolSettings, time: any TimeSource = SystemTime()) throws {
+        store = try settings.openMetadata()
         let ledgers = LedgerStore(store, keys: MetadataKeys(cluster: settings.cluster)) { _ in }
         queue = RepairQueue(ledgers, time: time)
         self.time = time

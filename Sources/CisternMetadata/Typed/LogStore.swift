@@ -57,6 +57,18 @@ extension LedgerStore: LogMetadataService {
         }
     }
 
+    /// Calls `body` with every log, in the order of their names. Logs that come or change meanwhile may be seen or not.
+    package func forEachLog(
+        _ body: (_ name: String, Versioned<LogMetadata>) -> Void
+    ) async throws(MetadataError) {
+        var after: String?
+        repeat {
+            let page = try await records.list(LogMetadata.self, prefix: keys.logs, after: after)
+            for (key, found) in page.records { body(String(key.dropFirst(keys.logs.count)), found) }
+            after = page.next
+        } while after != nil
+    }
+
     /// Removes a log with its ledgers; whoever owns it finds them gone. What an error leaves is in no list.
     package func deleteLog(_ name: String) async throws(MetadataError) {
         guard let found = try await records.get(LogMetadata.self, keys.log(name)) else { return }

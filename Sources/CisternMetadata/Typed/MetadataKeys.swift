@@ -40,6 +40,7 @@ package struct MetadataKeys: Hashable, Sendable {
     package var cluster: String { root + "cluster" }
     package var ledgerIDs: String { root + "ledger-ids" }
     package var ledgers: String { root + "ledger/" }
+    package var logs: String { root + "log/" }
     package var nodes: String { root + "node/" }
     package var repairs: String { root + "repair/" }
     /// Held by the node that repairs, with a lease.
@@ -49,7 +50,7 @@ package struct MetadataKeys: Hashable, Sendable {
     package func repairClaim(_ ledger: LedgerID) -> String { root + "repair-claim/" + hexadecimal(ledger.rawValue) }
 
     package func ledger(_ ledger: LedgerID) -> String { ledgers + hexadecimal(ledger.rawValue) }
-    package func log(_ name: String) -> String { root + "log/" + name }
+    package func log(_ name: String) -> String { logs + name }
     package func node(_ node: LogNodeID) -> String { nodes + hexadecimal(node.rawValue) }
     package func cookie(_ node: LogNodeID) -> String { root + "cookie/" + hexadecimal(node.rawValue) }
     package func repair(_ ledger: LedgerID, _ node: LogNodeID) -> String {

@@ -124,6 +124,11 @@ struct LedgerToolTests {
             let silent = try await ledger(cluster, ["verify", "\(whole.rawValue)"])
             #expect(silent.status == 1)
             #expect(silent.output.contains("nodes 3 gave no answer"), "\(silent.output)")
+            // Nothing is known of a ledger that is written when its nodes do not say.
+            let open = try await cluster.writer(Self.three, on: [1, 2, 3])
+            let unknown = try await ledger(cluster, ["verify", "\(open.ledger.rawValue)"])
+            #expect(unknown.status == 1 && unknown.output.contains("nodes 3 gave no answer"), "\(unknown.output)")
+            open.stop()
             let none = try await ledger(cluster, ["verify"])
             #expect(none.status != 0 && none.error.contains("or --all"))
         }

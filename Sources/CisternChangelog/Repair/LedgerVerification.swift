@@ -82,7 +82,7 @@ extension LedgerClient {
         for (index, fragment) in metadata.fragments.enumerated() {
             let last =
                 if let end = metadata.lastEntry(ofFragment: index) { end } else {
-                    await lastAddConfirmed(of: ledger, on: fragment.ensemble)
+                    await lastAcknowledged(of: fragment, into: &result)
                 }
             var first = fragment.firstEntry
             while first <= last {
@@ -92,6 +92,20 @@ extension LedgerClient {
             }
         }
         return result
+    }
+
+    /// What the nodes of a fragment that is written know to be acknowledged. Those that do not say are noted.
+    private func lastAcknowledged(of fragment: Fragment, into result: inout LedgerVerification) async -> EntryID {
+        var last = EntryID.none
+        for node in fragment.ensemble {
+            let question = ReadLACRequest(ledger: result.ledger, fence: false)
+            if case .lac(let reply)? = await ask(.readLAC(question), of: node), reply.refusal == nil {
+                last = max(last, reply.lac)
+            } else {
+                result.silentNodes.insert(node)
+            }
+        }
+        return last
     }
 
     private func verify(

@@ -77,6 +77,33 @@ import Testing
         #expect(run(&owner) { $0.retry(into: &$1) } == [])
     }
 
+    /// Otherwise every loss of a log in the middle of a roll would leave a ledger that nobody looks for.
+    @Test func aLedgerThatComesToNothingIsGivenBack() {
+        // Created after the log was lost.
+        var late = owner()
+        _ = run(&late) { $0.roll(into: &$1) }
+        _ = run(&late) { $0.abandon(into: &$1) }
+        #expect(run(&late) { $0.created(LedgerID(2), into: &$1) } == [.discard(ledger(2))])
+        #expect(run(&late) { $0.abandon(into: &$1) } == [])
+        // Created, and waiting for the one before to be closed, which fails.
+        var waiting = owner()
+        roll(&waiting, to: 2, version: 6)
+        _ = run(&waiting) { $0.roll(into: &$1) }
+        _ = run(&waiting) { $0.created(LedgerID(3), into: &$1) }
+        #expect(run(&waiting) { $0.abandon(into: &$1) } == [.discard(ledger(3))])
+        #expect(run(&waiting) { $0.closed(LedgerID(1), into: &$1) } == [])
+        // On its way into the list: it may be there, so it is not given back before the answer says that it is not.
+        var swapping = owner()
+        _ = run(&swapping) { $0.roll(into: &$1) }
+        _ = run(&swapping) { $0.created(LedgerID(2), into: &$1) }
+        #expect(run(&swapping) { $0.abandon(into: &$1) } == [])
+        _ = run(&swapping) { $0.receive(.conflict, into: &$1) }
+        let taken = try! swapping.list.value.takenOver(by: 4, writing: ledger(3))
+        #expect(
+            run(&swapping) { $0.receive(.found(Versioned(taken, version: 6)), into: &$1) }
+                == [.lost(to: 4, unused: ledger(2))])
+    }
+
     @Test func whatIsTrimmedIsDeletedAfterTheListIsWithoutIt() {
         var owner = owner([1, 2, 3])
         let point = LogSequenceNumber(ledger: ledger(3), entry: EntryID(4))

@@ -114,7 +114,9 @@ final class AttemptRun {
 
     private func finish(_ writer: WriterRun) {
         // Some close their ledger, some just stop.
-        if world.pick(2) == 0 { writer.close() }
+        guard world.pick(2) == 0 else { return }
+        own { $0.abandon(into: &$1) }
+        writer.close()
     }
 
     // MARK: The list
@@ -139,6 +141,7 @@ final class AttemptRun {
                 write(to: next)
                 old?.close()
             case .trimmed(_, let ledgers): delete(ledgers)
+            case .discard(let ledger): delete([ledger])
             case .lost(let owner, _):
                 world.trace("\(client.name) has lost the log to attempt \(owner)")
                 isDone = true

@@ -107,6 +107,7 @@ package actor Changelog {
         if ended == .closed(log: name) { return }
         if let ended { throw ended }
         ended = .closed(log: name)
+        own { $0.abandon(into: &$1) }
         do throws(LedgerError) {
             for writer in closing.values { try await writer.close() }
             try await writer.close()
@@ -170,6 +171,7 @@ package actor Changelog {
         case .createLedger: Task { await createLedger() }
         case .rolled(_, let next): Task { await write(to: next) }
         case .trimmed(_, let ledgers): Task { await delete(ledgers) }
+        case .discard(let ledger): Task { await delete([ledger]) }
         case .lost(let owner, let unused):
             ended = ended ?? .lost(log: name, attempt: attempt, to: owner)
             if let unused { Task { await delete([unused]) } }
@@ -238,6 +240,7 @@ package actor Changelog {
         // Too large an entry says nothing about the log.
         if case .entryTooLarge = error { return new }
         ended = new
+        own { $0.abandon(into: &$1) }
         return new
     }
 }

@@ -26,6 +26,7 @@ package struct LogOwner: Hashable, Sendable {
     private var request: Request?
     private var isSilent = false
     private var isLost = false
+    private var isAbandoned = false
 
     private enum Request: Hashable { case roll, trim }
 
@@ -39,6 +40,8 @@ package struct LogOwner: Hashable, Sendable {
         case trimmed(to: LogSequenceNumber, delete: [LedgerID])
         /// A newer attempt has the log. `unused` is a ledger that was created and is in no list.
         case lost(to: UInt64, unused: LedgerID?)
+        /// A ledger that was created and will be in no list.
+        case discard(LedgerID)
     }
 
     /// - Parameter list: as the takeover wrote it; its last ledger is this attempt's.
@@ -59,13 +62,13 @@ package struct LogOwner: Hashable, Sendable {
 
     /// The present ledger is large enough.
     package mutating func roll(into actions: inout [Action]) {
-        guard !isLost, !wantsRoll else { return }
+        guard !isLost, !isAbandoned, !wantsRoll else { return }
         wantsRoll = true
         advance(into: &actions)
     }
 
     package mutating func created(_ ledger: LedgerID, into actions: inout [Action]) {
-        guard isCreating, !isLost else { return }
+        guard isCreating, !isLost, !isAbandoned else { return actions.append(.discard(ledger)) }
         isCreating = false
         next = ledger
         advance(into: &actions)
@@ -87,6 +90,16 @@ package struct LogOwner: Hashable, Sendable {
         guard !isLost else { return }
         trimWanted = point
         advance(into: &actions)
+    }
+
+    /// The attempt ends: no new ledger goes into the list any more. A swap that is on its way ends as it would have, and so does a trim.
+    package mutating func abandon(into actions: inout [Action]) {
+        guard !isLost, !isAbandoned else { return }
+        isAbandoned = true
+        guard request != .roll else { return }
+        wantsRoll = false
+        if let next { actions.append(.discard(next)) }
+        next = nil
     }
 
     /// The answer to this machine's last request.
@@ -111,7 +124,7 @@ package struct LogOwner: Hashable, Sendable {
 
     private mutating func advance(into actions: inout [Action]) {
         guard !isLost, request == nil else { return }
-        if wantsRoll && next == nil && !isCreating {
+        if wantsRoll && next == nil && !isCreating && !isAbandoned {
             isCreating = true
             actions.append(.createLedger)
         }
@@ -151,8 +164,9 @@ package struct LogOwner: Hashable, Sendable {
         switch request {
         case .roll:
             next = nil
-            isCreating = true
-            actions.append(.createLedger)
+            // A list that has a younger ledger is no longer this attempt's, so this one is in none.
+            isCreating = !isAbandoned
+            if isCreating { actions.append(.createLedger) }
         case .trim: trimWanted = nil
         }
     }

@@ -56,8 +56,9 @@ format: ## formats the sources in place
 protos: packages-protos ## generates Sources/CisternWireMessages from proto-spec
 	proto-spec/generate.sh
 
-soak: packages-test tests ## longer hunts: SOAK_SEEDS seeds of random tests, SOAK_SIMULATIONS of the log, the flights job with both kills SOAK_RUNS times
+soak: packages-test tests ## longer hunts: SOAK_SEEDS seeds of random tests, SOAK_SIMULATIONS and SOAK_HISTORIES of the log, the flights job with both kills SOAK_RUNS times
 	$(BUILD)/cistern-simulator --count $${SOAK_SIMULATIONS:-10000}
+	CISTERN_SEEDS=$${SOAK_HISTORIES:-60} $(SWIFT) test -c $(CONFIGURATION) --skip-build --no-parallel --filter nothingThatWasAcknowledgedIsLost
 	CISTERN_SEEDS=$${SOAK_SEEDS:-500} $(SWIFT) test -c $(CONFIGURATION) --skip-build --no-parallel --filter $(RANDOM_TESTS)
 	@for run in $$(seq $${SOAK_RUNS:-20}); do \
 	  echo "soak run $$run"; \

@@ -81,9 +81,15 @@ import Testing
     }
 
     /// A takeover costs what it takes to open the files, not to copy them.
-    @Test func aTreeIsServedWhileItsFilesAreInTheSnapshotStoreStill() async throws {
+    @Test(arguments: BackupKind.allCases)
+    func aTreeIsServedWhileItsFilesAreInTheSnapshotStoreStill(kind: BackupKind) async throws {
         try await ReplicationHarness.run { cluster in
-            func small(_ settings: inout ServerConfiguration) { settings.memtableBytes = 64 << 10 }
+            let backup = try Backup(kind, cluster.files)
+            func small(_ settings: inout ServerConfiguration) {
+                backup.configure(&settings)
+                settings.memtableBytes = 64 << 10
+                settings.admin = "127.0.0.1:0"
+            }
             func value(_ number: Int) -> String { String(repeating: "\(number) ", count: 500) }
             let first = try await cluster.start("/first", small)
             let tree = try await first.connect().attach(0, 7)
@@ -106,9 +112,17 @@ import Testing
             }
             let second = try await cluster.start("/second", small)
             let taken = try await second.connect().attach(0, 7)
-            let pending = try #require(second.server.hydration)
-            #expect(pending.pendingFiles > 0 && pending.pendingBytes > 0)
+            // Small files are here with the first read of them, and yet not whole.
+            #expect(try #require(second.server.hydration).pendingFiles > 0)
             try await isRight(taken)
+            let admin = "\(try #require(second.server.adminEndpoint))"
+            let metrics = try await AdminClient.get("/metrics", from: admin)
+            #expect(metrics.contains("cistern_takeovers_total{from=\"elsewhere\"} 1\n"))
+            #expect(metrics.contains("cistern_replicated_trees 1\n"))
+            #expect(metrics.contains("cistern_replication_unacknowledged_bytes 0\n"))
+            #expect(!metrics.contains("cistern_replication_log_bytes 0\n"))
+            #expect(!metrics.contains("cistern_hydration_reads_total 0\n"))
+            #expect(try await AdminClient.get("/status.json", from: admin).contains("\"takeoversElsewhere\":1"))
             // The next start finds what was not whole.
             cluster.cutPower(seed: 1)
             let offline = try DirectoryVerification.run("/second", deep: false, fileSystem: cluster.files)

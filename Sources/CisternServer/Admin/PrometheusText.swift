@@ -87,6 +87,32 @@ enum PrometheusText {
             [([], sums.microseconds)])
         if let uploads = status.uploads { Self.uploads(uploads, &page) }
         if let hydration = status.hydration { Self.hydration(hydration, &page) }
+        if let replication = status.replication { Self.replication(replication, &page) }
+    }
+
+    private static func replication(_ replication: ReplicationStatus, _ page: inout MetricPage) {
+        page.gauge(
+            "cistern_replicated_trees", "Trees whose log this server writes to log nodes.",
+            [([], Double(replication.trees))])
+        page.gauge(
+            "cistern_replication_unacknowledged_bytes", "Sent to log nodes, and not acknowledged by enough of them.",
+            [([], Double(replication.unacknowledgedBytes))])
+        page.gauge(
+            "cistern_replication_log_bytes", "In the logs of trees: what a takeover would read.",
+            [([], Double(replication.logBytes))])
+        page.counter(
+            "cistern_takeovers_total", "Trees taken over, by where they were before.",
+            [
+                ([("from", "elsewhere")], replication.takeoversElsewhere),
+                ([("from", "here")], replication.takeoversHere),
+            ])
+        page.counter(
+            "cistern_takeover_microseconds_total", "Time from attach to answer, of all takeovers together.",
+            [([], replication.takeoverMicroseconds)])
+        page.counter(
+            "cistern_lost_logs_total",
+            "Logs that took nothing more: taken over elsewhere, or log nodes away.",
+            [([], replication.lostLogs)])
     }
 
     private static func hydration(_ hydration: HydrationStatus, _ page: inout MetricPage) {

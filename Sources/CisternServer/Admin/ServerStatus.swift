@@ -48,6 +48,8 @@ package struct ServerStatus: Sendable {
     /// nil without a snapshot store.
     package var uploads: UploadStatus?
     package var hydration: HydrationStatus?
+    /// nil where logs are local.
+    package var replication: ReplicationStatus?
 
     package init() {}
 }
@@ -70,6 +72,7 @@ extension ServerCore {
         status.checkpointSums = checkpoints.sums
         status.uploads = remote?.uploads.status
         status.hydration = remote?.hydration.status
+        status.replication = registry.replicationStatus
         return status
     }
 }

@@ -24,6 +24,7 @@ enum StatusJSON {
             ("checkpoints", JSONText.array(status.checkpoints.map(checkpoint))),
             ("snapshotStore", status.uploads.map(uploads) ?? "null"),
             ("hydration", status.hydration.map(hydration) ?? "null"),
+            ("replication", status.replication.map(replication) ?? "null"),
         ]) + "\n"
     }
 
@@ -96,6 +97,16 @@ enum StatusJSON {
             ("uploadedBytes", "\(uploads.uploadedBytes)"),
             ("lastCompleteMilliseconds", "\(uploads.lastCompleteMilliseconds)"), ("failures", "\(uploads.failures)"),
             ("error", optional(uploads.error)),
+        ])
+    }
+
+    private static func replication(_ replication: ReplicationStatus) -> String {
+        JSONText.object([
+            ("trees", "\(replication.trees)"), ("unacknowledgedBytes", "\(replication.unacknowledgedBytes)"),
+            ("logBytes", "\(replication.logBytes)"), ("takeoversHere", "\(replication.takeoversHere)"),
+            ("takeoversElsewhere", "\(replication.takeoversElsewhere)"),
+            ("takeoverMicroseconds", "\(replication.takeoverMicroseconds)"),
+            ("lostLogs", "\(replication.lostLogs)"),
         ])
     }
 

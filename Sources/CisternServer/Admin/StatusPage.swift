@@ -109,7 +109,16 @@ enum StatusPage {
             \(status.checkpoints.isEmpty ? "<p>None yet.</p>" : StatusPicture.checkpoints(status.checkpoints))
             \(status.uploads.map { uploads($0, nowMilliseconds: status.nowMilliseconds) } ?? "")
             \(status.hydration.map(hydration) ?? "")
+            \(status.replication.map(replication) ?? "")
             """
+    }
+
+    private static func replication(_ replication: ReplicationStatus) -> String {
+        """
+        <p>On log nodes: the logs of \(HumanText.count(UInt64(replication.trees))) trees with \
+        \(HumanText.bytes(replication.logBytes)); taken over since the start: \
+        \(HumanText.count(replication.takeoversElsewhere)) from other servers, lost: \(HumanText.count(replication.lostLogs))</p>
+        """
     }
 
     /// Empty when everything is here.

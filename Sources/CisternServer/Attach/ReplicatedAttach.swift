@@ -157,6 +157,8 @@ extension TreeRegistry {
         let ownership = try await replication.take(
             found, ofStore: store.name, epoch: request.epoch, writer: request.writer, tree: id)
         update(id, store.name) { $0.ownership = ownership }
+        replication.counters.tookOver(
+            fromElsewhere: false, microseconds: (time.monotonicNanoseconds - started) / 1000)
         let claim = TreeClaim(id: id, range: request.range, epoch: request.epoch, writer: request.writer)
         return await take(
             id, request, raisingEpoch: raisingEpoch, store, attachment, started: started, attempt: attempt
@@ -211,6 +213,8 @@ extension TreeRegistry {
             await discard(claim.id, store.name)
             return await refuse(refusal)
         }
+        replication.counters.tookOver(
+            fromElsewhere: true, microseconds: (time.monotonicNanoseconds - started) / 1000)
         logger.notice(
             "a tree was taken over from another server",
             metadata: [
@@ -307,6 +311,7 @@ extension TreeRegistry {
             // Another owner has a newer generation, and this swap of nothing finds it.
             var newer: UInt64?
             if case .failure(.lost(let epoch)) = await ownership.look() { newer = epoch }
+            self.replication?.counters.lost()
             self.logger.error(
                 "a tree's log takes nothing more",
                 metadata: ["store": "\(store)", "key_groups": "\(claim.range)", "error": "\(error)"])

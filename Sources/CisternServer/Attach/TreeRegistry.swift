@@ -206,6 +206,22 @@ package final class TreeRegistry: Sendable {
     }
 
     /// Every tree, by store and key groups; open ones are asked through their owners.
+    /// nil where logs are local.
+    package var replicationStatus: ReplicationStatus? {
+        guard let replication else { return nil }
+        var status = replication.counters.status
+        let ownerships = state.withLock { stores in
+            stores.values.flatMap { $0.records.values.compactMap(\.ownership) }
+        }
+        for ownership in ownerships {
+            let bytes = ownership.replica.bytes
+            status.trees += 1
+            status.unacknowledgedBytes += bytes.unacknowledged
+            status.logBytes += bytes.log
+        }
+        return status
+    }
+
     package func treeStatuses() async -> [ServerStatus.TreeStatus] {
         let records = state.withLock { stores in
             stores.flatMap { store, trees in trees.records.values.map { (store: store, record: $0) } }

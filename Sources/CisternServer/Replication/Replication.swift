@@ -52,6 +52,7 @@ package final class Replication: Sendable {
     /// The id of the data directory.
     let server: [UInt8]
     let logger: Logger
+    let counters = ReplicationCounters()
 
     package init(
         _ services: ReplicationServices, engine: Engine, remote: RemoteSnapshots, server: [UInt8], logger: Logger

@@ -20,6 +20,7 @@ final class TreeReplica: LogReplica, Sendable {
 
     private struct Appended: Sendable {
         let place: LogSequenceNumber
+        let bytes: Int
         let completed: @Sendable (Result<Void, EngineError>) -> Void
     }
 
@@ -30,6 +31,8 @@ final class TreeReplica: LogReplica, Sendable {
         var isPersisting = false
         var failure: EngineError?
         var index = LogIndex()
+        /// Of items that were given and not completed.
+        var unacknowledgedBytes = 0
     }
 
     private let changelog: Changelog
@@ -47,6 +50,7 @@ final class TreeReplica: LogReplica, Sendable {
         let failure = state.withLock { state -> EngineError? in
             if let failure = state.failure { return failure }
             state.waiting.append(new)
+            state.unacknowledgedBytes += new.bytes
             if !state.isAppending {
                 state.isAppending = true
                 Task { await appendWaiting() }
@@ -64,6 +68,11 @@ final class TreeReplica: LogReplica, Sendable {
     /// The last place before which everything is at or before `position`; nil when nothing can go.
     func place(behind position: LogPosition) -> LogSequenceNumber? {
         state.withLock { $0.index.cut(behind: position) }
+    }
+
+    /// What is not acknowledged, and what is in the log.
+    var bytes: (unacknowledged: UInt64, log: UInt64) {
+        state.withLock { (UInt64(max(0, $0.unacknowledgedBytes)), UInt64($0.index.bytes)) }
     }
 
     // MARK: Tasks
@@ -99,7 +108,7 @@ final class TreeReplica: LogReplica, Sendable {
         let failure = state.withLock { state -> EngineError? in
             if let failure = state.failure { return failure }
             state.index.add(first, bytes: item.bytes, through: item.position)
-            state.appended.append(Appended(place: last, completed: item.completed))
+            state.appended.append(Appended(place: last, bytes: item.bytes, completed: item.completed))
             if !state.isPersisting {
                 state.isPersisting = true
                 Task { await persistAppended() }
@@ -122,6 +131,7 @@ final class TreeReplica: LogReplica, Sendable {
             for (number, next) in group.enumerated() {
                 do throws(ChangelogError) {
                     try await changelog.persist(through: next.place)
+                    state.withLock { $0.unacknowledgedBytes -= next.bytes }
                     next.completed(.success(()))
                 } catch {
                     return fail(error, [], group[number...])
@@ -136,6 +146,8 @@ final class TreeReplica: LogReplica, Sendable {
         let left = state.withLock { state -> [@Sendable (Result<Void, EngineError>) -> Void] in
             let isFirst = state.failure == nil
             state.failure = state.failure ?? failure
+            // Nothing of it will be.
+            state.unacknowledgedBytes = 0
             var left = group.map(\.completed)
             if isFirst {
                 left += state.appended.map(\.completed)
@@ -166,8 +178,10 @@ struct LogIndex: Sendable {
     static let partBytes = 256 << 10
 
     private var parts: [Part] = []
+    private(set) var bytes = 0
 
     mutating func add(_ place: LogSequenceNumber, bytes: Int, through position: LogPosition?) {
+        self.bytes += bytes
         if let last = parts.last, last.bytes < LogIndex.partBytes, last.place.ledger == place.ledger {
             parts[parts.count - 1].bytes += bytes
             if let position { parts[parts.count - 1].last = position }
@@ -180,6 +194,7 @@ struct LogIndex: Sendable {
     mutating func cut(behind position: LogPosition) -> LogSequenceNumber? {
         var count = 0
         while count + 1 < parts.count, parts[count].last.map({ $0 <= position }) ?? true { count += 1 }
+        bytes -= parts[..<count].reduce(0) { $0 + $1.bytes }
         parts.removeFirst(count)
         return count == 0 ? nil : parts.first?.place
     }

@@ -256,8 +256,33 @@ private final class Subject {
         try subject.expect(0..<1_000_000)
     }
 
-    @Test func aFullDiskIsTriedAgainAndReadsSayWhy() throws {
+    /// Nobody can tell it why its bytes did not come but the file itself.
+    @Test func aThreadThatMustNotWaitIsToldThatAFetchHasFailed() throws {
+        let subject = try Subject(bytes: 400_000)
+        let file = try subject.file
+        let waits = DiskWaits()
+        func read() throws(FileError) {
+            try waits.collect { () throws(FileError) in _ = try file.readBytes(1000..<2000) }
+        }
+        subject.store.state.withLock { $0.fails = true }
+        #expect(throws: FileError(operation: "read", path: subject.path, reason: .wouldWait)) { try read() }
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: DiskRange.loadBytes, alignment: 16)
+        defer { buffer.deallocate() }
+        for range in waits.take() { range.load(ahead: 0, buffer: buffer) }
+        let error = #expect(throws: FileError.self) { try read() }
+        #expect("\(error!)".contains("it is away"))
+        subject.store.state.withLock { $0.fails = false }
+        try subject.expect(0..<10, of: file)
+        try read()
+    }
+
+    @Test func aFullDiskIsTriedAgainAndReadsGoOn() throws {
         let subject = try Subject(bytes: 1_000_000)
+        subject.disk.inject(MemoryFileSystem.Fault([.write], error: ENOSPC))
+        try subject.expect(0..<1000)
+        try subject.expect(299_000..<301_000)
+        #expect(subject.fileSystem.pending.bytes == 1_000_000)
+        subject.disk.clearFaults()
         subject.disk.inject(MemoryFileSystem.Fault([.write, .sync], error: ENOSPC, count: 3))
         subject.hydration.wake()
         #expect(subject.scheduler.run { subject.hydration.status.pendingFiles == 0 })

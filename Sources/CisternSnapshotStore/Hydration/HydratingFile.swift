@@ -25,7 +25,12 @@ package final class HydratingFile: RandomReadFile {
         var isAbandoned = false
         /// Where the last fetch of a read ended, and how long it was: reads one behind the other fetch more and more.
         var fetched: Range<UInt64> = 0..<0
+        /// Why the last fetch failed. Whoever fetches for a thread that must not wait cannot tell it.
+        var failure: (error: FileError, at: ContinuousClock.Instant)?
     }
+
+    /// For so long a failed fetch is not tried again for those who must not wait.
+    private static let failureHolds = Duration.seconds(1)
 
     package let size: UInt64
     let placeholder: Placeholder
@@ -68,10 +73,18 @@ package final class HydratingFile: RandomReadFile {
         if range.isEmpty { return }
         while let missing = state.withLock({ $0.isWhole ? nil : $0.chunks.firstMissing(in: range) }) {
             if let waits = DiskWaits.ofThread {
+                if let failure = recentFailure { throw failure }
                 waits.note(DiskRange(file: self, offset: offset, count: buffer.count))
                 throw FileError(operation: "read", path: path, reason: .wouldWait)
             }
-            try fetch(missing)
+            do throws(FileError) {
+                try fetch(missing)
+            } catch {
+                // Without room for it the bytes are read all the same.
+                if error.isOutOfSpace { return unsafe try readStore(range, into: buffer) }
+                state.withLock { $0.failure = (error, .now) }
+                throw error
+            }
         }
         unsafe try readLocal(at: offset, into: buffer)
     }
@@ -83,6 +96,13 @@ package final class HydratingFile: RandomReadFile {
             state.isWhole || state.chunks.firstMissing(in: offset..<end) == nil ? state.local : nil
         }
         local?.startReading(at: offset, count: count)
+    }
+
+    private var recentFailure: FileError? {
+        state.withLock { state in
+            guard let failure = state.failure, failure.at.duration(to: .now) < Self.failureHolds else { return nil }
+            return failure.error
+        }
     }
 
     private func readLocal(at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(FileError) {
@@ -112,6 +132,28 @@ package final class HydratingFile: RandomReadFile {
             state.fetched = missing.lowerBound..<end
             return state.fetched
         }
+        try forEachPart(of: wanted) { (bytes, offset) throws(FileError) in try write(bytes, at: offset) }
+        state.withLock { state in
+            state.chunks.insert(wanted)
+            state.failure = nil
+        }
+    }
+
+    /// Past the disk.
+    private func readStore(
+        _ range: Range<UInt64>, into buffer: UnsafeMutableRawBufferPointer
+    ) throws(FileError) {
+        try forEachPart(of: range) { (bytes, offset) throws(FileError) in
+            let start = Int(offset - range.lowerBound)
+            let target = unsafe UnsafeMutableRawBufferPointer(rebasing: buffer[start..<start + bytes.count])
+            unsafe target.copyBytes(from: bytes)
+        }
+    }
+
+    /// Gives the bytes of a range, object by object.
+    private func forEachPart(
+        of wanted: Range<UInt64>, _ body: (_ bytes: [UInt8], _ offset: UInt64) throws(FileError) -> Void
+    ) throws(FileError) {
         var start: UInt64 = 0
         for piece in placeholder.file.pieces {
             let whole = start..<start + piece.bytes
@@ -133,9 +175,8 @@ package final class HydratingFile: RandomReadFile {
                         detail: "\(name) is missing in \(store.location), or too short; restore from another snapshot"))
             }
             counters.fetched(UInt64(bytes.count))
-            try write(bytes, at: overlap.lowerBound)
+            try body(bytes, overlap.lowerBound)
         }
-        state.withLock { $0.chunks.insert(wanted) }
     }
 
     /// Writes what is missing: what is there may have been checked.

@@ -96,7 +96,7 @@ private struct HistoryChecker {
             case .takenOver, .acknowledged, .truncating: break
             }
         }
-        let final = checkOrder(found, "the log in the end")
+        let final = checkOrder(found, from: trimPoint, "the log in the end")
         checkAcknowledgements(final)
         checkTakeovers(final)
         checkFences()
@@ -105,7 +105,9 @@ private struct HistoryChecker {
     }
 
     /// Every entry was appended, once, in order, and owners one behind the other.
-    private mutating func checkOrder(_ entries: [LogEntry], _ what: String) -> [LogSequenceNumber: HistoryEntry] {
+    private mutating func checkOrder(
+        _ entries: [LogEntry], from begin: LogSequenceNumber?, _ what: String
+    ) -> [LogSequenceNumber: HistoryEntry] {
         var known: [LogSequenceNumber: HistoryEntry] = [:]
         var seen: Set<HistoryEntry> = []
         var last: (place: LogSequenceNumber, entry: HistoryEntry)?
@@ -126,6 +128,12 @@ private struct HistoryChecker {
             if let last, (last.entry.attempt, last.entry.number) >= (entry.attempt, entry.number) {
                 problems.append("\(what): \(entry) comes behind \(last.entry)")
             }
+            // An owner's entries are a log's prefix of what it appended, acknowledged or not: nothing is missing between two of them.
+            let isCut = last == nil && begin != nil
+            let isNext = last?.entry.attempt == entry.attempt && last?.entry.number == entry.number - 1
+            if !isCut, !isNext, entry.number != 0 {
+                problems.append("\(what): \(entry) is there without the one before it")
+            }
             last = (found.place, entry)
         }
         return known
@@ -143,6 +151,9 @@ private struct HistoryChecker {
     }
 
     private mutating func checkAcknowledgements(_ final: [LogSequenceNumber: HistoryEntry]) {
+        for case .acknowledged(let entry) in events where places[entry] == nil {
+            problems.append("\(entry) was acknowledged, and its owner was never told a place")
+        }
         for (entry, place) in acknowledged(before: events.count) where place >= trimPoint ?? place {
             guard let found = final[place] else {
                 problems.append("\(entry) was acknowledged at \(place), and nothing is there in the end")
@@ -157,7 +168,7 @@ private struct HistoryChecker {
     /// A new owner reads all that was acknowledged before it began, and what it reads stays.
     private mutating func checkTakeovers(_ final: [LogSequenceNumber: HistoryEntry]) {
         for case .takenOver(let attempt, let trimmed, let entries) in events {
-            let read = checkOrder(entries, "what attempt \(attempt) found")
+            let read = checkOrder(entries, from: trimmed, "what attempt \(attempt) found")
             for (entry, place) in acknowledged(before: begins[attempt] ?? 0) where place >= trimmed ?? place {
                 if read[place] != entry {
                     problems.append(
@@ -192,10 +203,32 @@ private struct HistoryChecker {
         }
     }
 
-    /// The trim point in the end is one that somebody asked for.
+    /// A trim point is one that somebody asked for before, and never moves back.
     private mutating func checkTruncation() {
-        guard let trimPoint else { return }
-        let asked = events.contains { if case .truncating(_, trimPoint) = $0 { true } else { false } }
-        if !asked { problems.append("the log begins at \(trimPoint), where nobody cut it") }
+        var asked: Set<LogSequenceNumber> = []
+        var known: [(time: Int, point: LogSequenceNumber)] = []
+        for (time, event) in events.enumerated() {
+            switch event {
+            case .truncating(_, let point): asked.insert(point)
+            case .takenOver(let attempt, let point, _):
+                let floor = known.last { $0.time < begins[attempt] ?? 0 }?.point
+                checkTrimPoint(point, asked, notBefore: floor, "what attempt \(attempt) found")
+                if let point { known.append((time, max(point, known.last?.point ?? point))) }
+            case .takeoverBegan, .appending, .appended, .acknowledged: break
+            }
+        }
+        checkTrimPoint(trimPoint, asked, notBefore: known.last?.point, "the log in the end")
+    }
+
+    private mutating func checkTrimPoint(
+        _ point: LogSequenceNumber?, _ asked: Set<LogSequenceNumber>, notBefore floor: LogSequenceNumber?,
+        _ what: String
+    ) {
+        if let point, !asked.contains(point) {
+            problems.append("\(what): begins at \(point), where nobody cut it")
+        }
+        if let floor, point.map({ $0 < floor }) ?? true {
+            problems.append("\(what): begins before \(floor), where it began already")
+        }
     }
 }

@@ -105,9 +105,30 @@ struct LogHistoryTests {
             found.insert(entry(1, 2, late), at: 2)
             return nil
         }
+        expect("is there without the one before it") { history, found in
+            // Neither was acknowledged.
+            let (lost, late) = (HistoryEntry(attempt: 2, number: 1), HistoryEntry(attempt: 2, number: 2))
+            history.events += [.appending(lost), .appending(late)]
+            found.append(entry(2, 1, late))
+            return nil
+        }
+        expect("was never told a place") { history, _ in
+            let silent = HistoryEntry(attempt: 2, number: 1)
+            history.events += [.appending(silent), .acknowledged(silent)]
+            return nil
+        }
         expect("where nobody cut it") { _, found in
             found.removeFirst()
             return place(1, 1)
+        }
+        expect("attempt 2 found: begins at") { history, found in
+            history.events[8] = .takenOver(2, trimPoint: place(1, 1), [found[1]])
+            return nil
+        }
+        expect("where it began already") { history, found in
+            history.events.insert(.truncating(1, to: place(1, 1)), at: 7)
+            history.events[9] = .takenOver(2, trimPoint: place(1, 1), [found[1]])
+            return nil
         }
     }
 }

@@ -22,8 +22,8 @@ import Testing
             for member: UInt64 in 1...3 { _ = cluster.members[node(member)]!.add(id, [UInt8(id & 255)]) }
         }
         #expect(lastEntry(cluster.recover()) == entry(999))
-        // A fence and a batch read of each node, and the adds that write back.
-        #expect(cluster.requests == 3 + 3 + 3000)
+        // A fence and a batch read of each node. Two of them show an ack quorum; the third, which has not answered then, is written to.
+        #expect(cluster.requests == 3 + 3 + 1000)
     }
 
     @Test func answersThatAreCutAreContinued() {
@@ -112,5 +112,32 @@ import Testing
         #expect(actions.last == .metadata(.get(ledger)))
         late.receive(.found(cluster.stored), into: &actions)
         #expect(actions.last == .closed(cluster.stored, last: .none))
+    }
+
+    /// What a node has shown comes out of its journal, so it is not written again; and what one node has shown waits for a second
+    /// answer, because it is on an ack quorum as a rule.
+    @Test func anEntryIsWrittenToThoseThatHaveNotShownIt() {
+        for (answer, targets) in [
+            (EntryAnswer.present([1]), nodes(3)), (.absent, nodes(2, 3)), (.unknown, nodes(2, 3)),
+        ] {
+            var recovery = LedgerRecovery(ledger: ledger, candidates: [])
+            var actions: [RecoveryAction] = []
+            recovery.start(into: &actions)
+            recovery.receive(.found(Versioned(meta, version: 1)), into: &actions)
+            recovery.receive(.written(2), into: &actions)
+            for member: UInt64 in 1...2 {
+                recovery.receive(
+                    .lac(ReadLACReply(ledger: ledger, lac: .none, isFenced: true)), from: node(member), into: &actions)
+            }
+            func written(_ answer: EntryAnswer, by member: UInt64) -> [LogNodeID] {
+                actions = []
+                let reply = ReadReply(
+                    ledger: ledger, first: entry(0), answers: [answer], lac: .none, isFenced: true)
+                recovery.receive(.read(reply), from: node(member), into: &actions)
+                return actions.compactMap { if case .send(.add, let node) = $0 { node } else { nil } }
+            }
+            #expect(written(.present([1]), by: 1) == [])
+            #expect(written(answer, by: 2) == targets)
+        }
     }
 }

@@ -5,7 +5,9 @@
 // 3. From the highest last add confirmed on, all nodes of the fragment are read in batches; every read fences too. An entry
 //    exists when one node has it, and does not when Qw − Qa + 1 fenced nodes say so. The first one that does not ends
 //    the ledger.
-// 4. What exists is written back to its write quorum. A node that fails is replaced here, and metadata learns of it in 5.
+// 4. What exists is written back to those of its write quorum that have not shown it. A node that fails is replaced here, and
+//    metadata learns of it in 5. An entry waits for the answers of an ack quorum, which the write-back needs anyway: most
+//    entries turn out to be on one already.
 // 5. Metadata says CLOSED. Whoever comes second finds that and takes its last entry.
 //
 // What two recoveries read may differ, what they close at may not: only one swap of step 5 succeeds, and it is on the
@@ -70,8 +72,14 @@ package struct LedgerRecovery: Hashable, Sendable {
 
     private struct Evidence: Hashable {
         var body: [UInt8]?
+        /// Nodes that have `body`, durably: what they gave comes out of their journals.
+        var holders = PositionSet()
         var negatives = PositionSet()
         var unknowns = PositionSet()
+        /// Nodes that have another body.
+        var others = PositionSet()
+
+        var answered: PositionSet { holders.union(negatives).union(unknowns).union(others) }
     }
 
     package init(
@@ -323,6 +331,12 @@ extension LedgerRecovery {
         switch answer {
         case .present(let body):
             if evidence[index].body == nil { evidence[index].body = body }
+            if evidence[index].body == body {
+                evidence[index].holders.insert(position)
+            } else {
+                // It refuses the write-back.
+                evidence[index].others.insert(position)
+            }
         case .absent:
             if isFenced || !rules.keep(.recoveryReadsFence) {
                 evidence[index].negatives.insert(position)
@@ -345,8 +359,10 @@ extension LedgerRecovery {
             let entry = decided.next
             let known = evidence[evidence.count - 1 - Int(batchEnd.rawValue - entry.rawValue)]
             if let body = known.body {
+                let silent = sizes.writeSet(of: entry).subtracting(failedReads).subtracting(known.answered)
+                guard known.answered.count >= sizes.ack || silent.isEmpty else { return }
                 decided = entry
-                writeBack(entry, body, into: &actions)
+                writeBack(entry, body, heldBy: known.holders, into: &actions)
                 guard phase == .recovering else { return }
             } else if rulesOut(entry, known.negatives) {
                 end = decided
@@ -369,11 +385,27 @@ extension LedgerRecovery {
 // MARK: - Writing back
 
 extension LedgerRecovery {
-    private mutating func writeBack(_ entry: EntryID, _ body: [UInt8], into actions: inout [RecoveryAction]) {
+    private mutating func writeBack(
+        _ entry: EntryID, _ body: [UInt8], heldBy holders: PositionSet, into actions: inout [RecoveryAction]
+    ) {
         guard rules.keep(.recoveryWritesBack) else { return }
-        pending.append(PendingAdd(entry: entry, body: body, writeSet: sizes.writeSet(of: entry)))
+        var add = PendingAdd(entry: entry, body: body, writeSet: sizes.writeSet(of: entry))
+        // Where another node has taken a holder's place, that one has nothing.
+        for position in 0..<sizes.ensemble
+        where holders.contains(position) && ensemble[position] == source.ensemble[position] {
+            add.sent.insert(position)
+            add.acknowledged.insert(position)
+        }
+        pending.append(add)
         replaceFailed(into: &actions)
-        if phase == .recovering { send(pending.count - 1, into: &actions) }
+        guard phase == .recovering, let index = pending.index(of: entry) else { return }
+        send(index, into: &actions)
+        takeStable()
+    }
+
+    /// Forgets the first entries that an ack quorum has.
+    private mutating func takeStable() {
+        while let first = pending.first, first.acknowledged.count >= sizes.ack { pending.removeFirst() }
     }
 
     private mutating func send(_ index: Int, into actions: inout [RecoveryAction]) {
@@ -393,7 +425,7 @@ extension LedgerRecovery {
     private mutating func acknowledge(_ entry: EntryID, node: LogNodeID, into actions: inout [RecoveryAction]) {
         guard let position = ensemble.firstIndex(of: node), let index = pending.index(of: entry) else { return }
         pending.acknowledge(index, from: position)
-        while let first = pending.first, first.acknowledged.count >= sizes.ack { pending.removeFirst() }
+        takeStable()
         advance(into: &actions)
     }
 

@@ -227,8 +227,9 @@ let package = Package(
         .testTarget(
             name: "EndToEndTests",
             dependencies: [
-                "CisternChangelog", "CisternClient", "CisternDaemon", "CisternLogProtocol", "CisternMetadata",
-                "CisternMetadataEtcd", "CisternPrimitives", "CisternTestKit", "CisternTransport", "FlightsExample",
+                "CisternChangelog", "CisternClient", "CisternDaemon", "CisternLogProtocol", "CisternLogServer",
+                "CisternMetadata", "CisternMetadataEtcd", "CisternPrimitives", "CisternTestKit", "CisternTransport",
+                "FlightsExample",
                 "cistern",
                 .product(name: "NIOCore", package: "swift-nio"), .product(name: "NIOPosix", package: "swift-nio"),
             ], swiftSettings: testing),

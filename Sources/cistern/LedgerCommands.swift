@@ -173,7 +173,7 @@ struct LedgerVerifyCommand: AsyncParsableCommand {
         var isWhole = true
         try await flags.with { tool in
             for listing in try await all ? tool.list() : find(tool) {
-                let result = await tool.verify(listing)
+                let result = try await tool.verify(listing)
                 isWhole = isWhole && result.isWhole
                 for line in json ? [result.json] : result.lines { print(line) }
             }

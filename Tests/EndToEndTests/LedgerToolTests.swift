@@ -2,6 +2,7 @@
 
 import CisternChangelog
 import CisternLogProtocol
+import CisternLogServer
 import CisternMetadata
 import CisternPrimitives
 import CisternTestKit
@@ -131,6 +132,47 @@ struct LedgerToolTests {
             open.stop()
             let none = try await ledger(cluster, ["verify"])
             #expect(none.status != 0 && none.error.contains("or --all"))
+        }
+    }
+
+    @Test func verifyLooksTwiceAtWhatMovesMeanwhile() async throws {
+        try await LogNodeCluster.with(2) { cluster in
+            var settings = LedgerToolSettings()
+            settings.etcd = ["\(cluster.etcd.endpoint)"]
+            settings.cluster = LogNodeCluster.name
+            let tool = try LedgerTool(settings)
+            let two = QuorumSizes(ensemble: 2, write: 2, ack: 1)
+            let made = try await cluster.ledgers.createLedger(sizes: two, ensemble: [LogNodeID(1), LogNodeID(2)])
+            func store(_ entry: Int64, on node: UInt64) async throws {
+                let add = AddRequest(
+                    ledger: made.ledger, entry: EntryID(entry), lac: EntryID(entry - 1), body: entryBody(Int(entry)),
+                    isRecovery: false)
+                guard case .add(let reply)? = await cluster.client.ask(.add(add), of: LogNodeID(node)) else {
+                    throw EndToEndError("node \(node) gave no answer")
+                }
+                #expect(reply.refusal == nil)
+            }
+            for entry in Int64(0)...2 { try await store(entry, on: 1) }
+            // Entries 0 and 1 are acknowledged by node 1; their copies are on the way to node 2.
+            let first = await cluster.client.verify(made.ledger, metadata: made.metadata.value)
+            #expect(first.faults.map(\.kind) == [.missingCopies] && first.faults.map(\.last) == [EntryID(1)])
+            try await store(0, on: 2)
+            let second = await cluster.client.verifyAgain(first, metadata: made.metadata.value)
+            #expect(second.faults.map(\.first) == [EntryID(1)] && second.faults.map(\.last) == [EntryID(1)])
+            try await store(1, on: 2)
+            #expect(await cluster.client.verifyAgain(second, metadata: made.metadata.value).isWhole)
+
+            // Found while it is closed at an entry that nobody has, and removed before it is looked at.
+            let key = cluster.ledgers.keys.ledger(made.ledger)
+            let closed = try await cluster.ledgers.records.compareAndSwap(
+                key, expected: made.metadata.version, new: try made.metadata.value.closing(at: EntryID(9)))
+            let listing = try await tool.find(made.ledger.rawValue)
+            let lost = try await tool.verify(listing)
+            #expect(!lost.isWhole && lost.json.contains("\"kind\":\"lost\""), "\(lost.json)")
+            try await cluster.ledgers.deleteLedger(made.ledger, expected: closed)
+            let removed = try await tool.verify(listing)
+            #expect(removed.isWhole && removed.lines == ["ledger \(made.ledger.rawValue)  removed meanwhile"])
+            await tool.close()
         }
     }
 

@@ -1,6 +1,7 @@
 // Looks at every copy of every entry of a ledger, each on the node that must have it. Fences nothing and changes nothing.
 //
 //   fragment ─► chunk of entries ─► asked of every node of the ensemble, side by side ─► copies compared, entry by entry
+//   faults   ─► looked at again, by the metadata of that time
 //
 // An entry that a writer has acknowledged has an ack quorum of copies at least; the others may have been lost with a node's answer and are
 // repair's to bring back. So a missing copy is a finding, and a missing entry a loss.
@@ -39,7 +40,7 @@ package struct LedgerVerification: Hashable, Sendable {
     package let ledger: LedgerID
     /// Entries that were looked for: of a ledger that is not closed, those that its nodes know to be acknowledged.
     package internal(set) var entries: UInt64 = 0
-    /// Copies that were read, and their bytes.
+    /// Copies that were read at the first look, and their bytes.
     package internal(set) var copies: UInt64 = 0
     package internal(set) var bytes: UInt64 = 0
     package internal(set) var faults: [LedgerFault] = []
@@ -91,6 +92,29 @@ extension LedgerClient {
                 first = first.advanced(by: count)
             }
         }
+        return result
+    }
+
+    /// Looks at what was found wrong once more: a copy may have been on its way to a node that is slower than an ack quorum, or been brought
+    /// by repair to a node that the metadata of the first look did not name. Nodes that were silent stay so: what else they have is not known.
+    /// - Parameter metadata: as it is after the first look.
+    package func verifyAgain(_ found: LedgerVerification, metadata: LedgerMetadata) async -> LedgerVerification {
+        var again = LedgerVerification(found.ledger)
+        for fault in found.faults {
+            for (index, fragment) in metadata.fragments.enumerated() {
+                let end = metadata.lastEntry(ofFragment: index) ?? fault.last
+                var first = max(fault.first, fragment.firstEntry)
+                let last = min(fault.last, end)
+                while first <= last {
+                    let count = min(Self.verifiedChunk, Int(last.rawValue - first.rawValue) + 1)
+                    await verify(first, count, of: fragment, metadata, into: &again)
+                    first = first.advanced(by: count)
+                }
+            }
+        }
+        var result = found
+        result.faults = again.faults
+        result.silentNodes.formUnion(again.silentNodes)
         return result
     }
 

@@ -135,14 +135,20 @@ package enum LedgerEntryForm: String, CaseIterable, Sendable {
 /// What was found of a ledger's copies.
 package struct VerificationReport: Sendable {
     private let found: LedgerVerification
+    /// The ledger was removed while it was looked at, and nothing is wrong with copies that are not there.
+    private let isRemoved: Bool
 
-    init(_ found: LedgerVerification) { self.found = found }
+    init(_ found: LedgerVerification, isRemoved: Bool = false) {
+        self.found = found
+        self.isRemoved = isRemoved
+    }
 
-    /// Every copy is there, and is like the others.
-    package var isWhole: Bool { found.isWhole }
+    /// Every copy that must be there is, and is like the others.
+    package var isWhole: Bool { isRemoved || found.isWhole }
 
     package var lines: [String] {
         let looked = "\(found.entries) entries, \(found.copies) copies of \(found.bytes) bytes"
+        if isRemoved { return ["ledger \(found.ledger.rawValue)  removed meanwhile"] }
         if isWhole { return ["ledger \(found.ledger.rawValue)  whole: \(looked)"] }
         var lines = ["ledger \(found.ledger.rawValue)  not whole: \(looked)"]
         if !found.silentNodes.isEmpty {
@@ -153,9 +159,10 @@ package struct VerificationReport: Sendable {
 
     package var json: String {
         JSONText.object([
-            ("ledger", "\(found.ledger.rawValue)"), ("whole", "\(isWhole)"), ("entries", "\(found.entries)"),
+            ("ledger", "\(found.ledger.rawValue)"), ("whole", "\(isWhole)"),
+            ("removed", "\(isRemoved)"), ("entries", "\(found.entries)"),
             ("copies", "\(found.copies)"), ("bytes", "\(found.bytes)"), ("silent", numbers(found.silentNodes.sorted())),
-            ("faults", JSONText.array(found.faults.map(\.json))),
+            ("faults", JSONText.array(isRemoved ? [] : found.faults.map(\.json))),
         ])
     }
 }
